@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+// SOL_BPF is the level of sockmeta's socket options and control messages. The
+// number is the one that the talk "Marking Packets With Rich Metadata" (LPC
+// 2024) proposes; no released kernel uses it.
+const SOL_BPF = 0xEB9F
+
+// ABI is the version of what crosses the border to the programs
+// (include/sockmeta_abi.h). Programs of another version do not answer.
+const ABI = 1
+
+// AreaMax is the most bytes that a producer can put in front of a packet.
+const AreaMax = 252
+
+// RecordVersion is the version of the records that this package's programs
+// write.
+const RecordVersion = 1
+
+// The types of include/sockmeta_abi.h, in host byte order.
+type (
+	// Record is what a packet knew, with the producer's area.
+	Record = sockoptSockmetaRecord
+	// Slot is one element of the receive map.
+	Slot = sockoptSockmetaSlot
+	// Answer is what the option OptSlot returns.
+	Answer = sockoptSockmetaAnswer
+	// Info is what the option OptInfo returns.
+	Info = sockoptSockmetaInfo
+
+	enableRequest = sockoptSockmetaEnable
+	instance      = sockoptSockmetaInstance
+)
+
+// Bits of Record.Valid: which built-in fields hold a value.
+const (
+	ValidTstamp   = uint16(sockoptSockmetaValidSOCKMETA_VALID_TSTAMP)
+	ValidHWTstamp = uint16(sockoptSockmetaValidSOCKMETA_VALID_HWTSTAMP)
+	ValidMark     = uint16(sockoptSockmetaValidSOCKMETA_VALID_MARK)
+	ValidPriority = uint16(sockoptSockmetaValidSOCKMETA_VALID_PRIORITY)
+	ValidHash     = uint16(sockoptSockmetaValidSOCKMETA_VALID_HASH)
+	ValidVLAN     = uint16(sockoptSockmetaValidSOCKMETA_VALID_VLAN)
+	ValidIfIndex  = uint16(sockoptSockmetaValidSOCKMETA_VALID_IFINDEX)
+	ValidNAPIID   = uint16(sockoptSockmetaValidSOCKMETA_VALID_NAPI_ID)
+	ValidCPU      = uint16(sockoptSockmetaValidSOCKMETA_VALID_CPU)
+)
+
+// Bits of Record.Flags: what a reader should know about the record.
+const (
+	FlagUnanchored   = uint16(sockoptSockmetaFlagSOCKMETA_F_UNANCHORED)
+	FlagDecapsulated = uint16(sockoptSockmetaFlagSOCKMETA_F_DECAPSULATED)
+	FlagUnreadable   = uint16(sockoptSockmetaFlagSOCKMETA_F_UNREADABLE)
+	FlagAggregate    = uint16(sockoptSockmetaFlagSOCKMETA_F_AGGREGATE)
+	FlagSynAck       = uint16(sockoptSockmetaFlagSOCKMETA_F_SYNACK)
+	FlagHandshakeAck = uint16(sockoptSockmetaFlagSOCKMETA_F_HANDSHAKE_ACK)
+	FlagRepeated     = uint16(sockoptSockmetaFlagSOCKMETA_F_REPEATED)
+	FlagTruncated    = uint16(sockoptSockmetaFlagSOCKMETA_F_TRUNCATED)
+	FlagNoAreaAccess = uint16(sockoptSockmetaFlagSOCKMETA_F_NO_AREA_ACCESS)
+)
+
+// Values of Record.Format.
+const (
+	FormatTLV    = uint8(sockoptSockmetaFormatSOCKMETA_FORMAT_TLV)
+	FormatStruct = uint8(sockoptSockmetaFormatSOCKMETA_FORMAT_STRUCT)
+	FormatRaw    = uint8(sockoptSockmetaFormatSOCKMETA_FORMAT_RAW)
+)
+
+// Names of the options at level SOL_BPF.
+const (
+	OptEnable     = int(sockoptSockmetaOptSOCKMETA_OPT_ENABLE)
+	OptInfo       = int(sockoptSockmetaOptSOCKMETA_OPT_INFO)
+	OptTCPRead    = int(sockoptSockmetaOptSOCKMETA_OPT_TCP_READ)
+	OptTCPOpening = int(sockoptSockmetaOptSOCKMETA_OPT_TCP_OPENING)
+	OptTCPLatest  = int(sockoptSockmetaOptSOCKMETA_OPT_TCP_LATEST)
+	// OptSlot has the slot's index added.
+	OptSlot = int(sockoptSockmetaOptSOCKMETA_OPT_SLOT)
+)
+
+// HandleBit tells a handle from a timestamp: it is set in every handle, and in
+// no time in nanoseconds since 1970 before the year 2116.
+const HandleBit = uint64(1) << 62
+
+const indexMask = uint64(1)<<24 - 1

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+// Options say how to attach. The zero value attaches to the cgroup of this
+// process and shares what is attached there already.
+type Options struct {
+	// Cgroup is the directory of a cgroup v2. Empty: the one that this
+	// process is in.
+	Cgroup string
+
+	// SlotsPerCPU is how many received packets of each CPU are remembered
+	// until newer ones take their place: a power of two, 384 bytes each. It
+	// should be more than the packets that wait in all receive buffers of
+	// the sockets that opted in. 0: 4096, fewer on hosts with more than 16
+	// CPUs. Has a meaning only where nothing can be shared.
+	SlotsPerCPU int
+
+	// Private attaches programs of our own even where others are.
+	Private bool
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/internal/cgroup2"
+)
+
+// An Attachment keeps the programs attached to one cgroup and those below it.
+// Processes that attach to the same cgroup share the programs; the kernel
+// detaches them when the last process that holds an Attachment closes it or
+// ends, in whatever way.
+type Attachment struct {
+	cgroup string
+	joined bool
+	info   Info
+	slots  *Slots
+
+	mu    sync.Mutex
+	links []link.Link
+}
+
+// Attach attaches the programs to a cgroup, or joins those that another
+// process has attached to it. Joining needs CAP_SYS_ADMIN as well
+// (BPF_LINK_GET_FD_BY_ID); without it, and in a Private attachment, the cgroup
+// gets programs of our own beside the others, which is correct, but each packet
+// is then looked at twice.
+//
+// When a kernel feature or a privilege is missing, the error is
+// ErrNotSupported and names it; nothing stays attached.
+func Attach(opts Options) (*Attachment, error) {
+	a, err := attach(opts)
+	if err != nil {
+		return nil, fmt.Errorf("sockmeta: attach: %w", err)
+	}
+	return a, nil
+}
+
+func attach(opts Options) (*Attachment, error) {
+	if err := checkCapabilities(); err != nil {
+		return nil, err
+	}
+	path := opts.Cgroup
+	if path == "" {
+		var err error
+		if path, err = cgroup2.Self(); err != nil {
+			return nil, fmt.Errorf("%w: %w: mount a cgroup v2 hierarchy", ErrNotSupported, err)
+		}
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+
+	// So that two processes that start together find each other. Whoever
+	// holds the lock without need costs the others the sharing, no more.
+	lock(dir, time.Second)
+	if !opts.Private {
+		a, err := join(dir)
+		if err == nil {
+			register(a.info.Instance, a.slots)
+			return a, nil
+		}
+		if !errors.Is(err, errNothingToJoin) && !errors.Is(err, os.ErrPermission) {
+			return nil, err
+		}
+	}
+	a, err := attachOwn(dir, opts.SlotsPerCPU)
+	if err != nil {
+		return nil, withPrivilegeHint(err)
+	}
+	register(a.info.Instance, a.slots)
+	return a, nil
+}
+
+// lock ends with dir's file description.
+func lock(dir *os.File, patience time.Duration) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
+			return
+		}
+	}
+}
+
+func attachOwn(dir *os.File, slotsPerCPU int) (_ *Attachment, err error) {
+	p, err := load(slotsPerCPU)
+	if err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+	defer p.Close()
+
+	a := &Attachment{cgroup: dir.Name(), slots: p.slots}
+	defer func() {
+		if err != nil {
+			_ = a.Close()
+		}
+	}()
+	inst, err := readInstance(p.maps.SockmetaInst)
+	if err != nil {
+		return nil, err
+	}
+	a.info = inst.Info
+	// Sockets can opt in as soon as setsockopt answers: it comes last.
+	for _, at := range []struct {
+		typ  ebpf.AttachType
+		prog *ebpf.Program
+	}{
+		{ebpf.AttachCGroupInetIngress, p.ingress.SockmetaIngress},
+		{ebpf.AttachCGroupSockOps, p.sockops.SockmetaSockops},
+		{ebpf.AttachCGroupGetsockopt, p.sockopt.SockmetaGetsockopt},
+		{ebpf.AttachCGroupSetsockopt, p.sockopt.SockmetaSetsockopt},
+	} {
+		// Not AttachCgroup: it opens the path anew, and the lock is on dir.
+		l, err := link.AttachRawLink(link.RawLinkOptions{
+			Target:  int(dir.Fd()),
+			Program: at.prog,
+			Attach:  at.typ,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s to %s: %w", at.typ, dir.Name(), err)
+		}
+		a.links = append(a.links, l)
+	}
+	return a, nil
+}
+
+// Cgroup returns the directory of the cgroup that the programs are attached to.
+func (a *Attachment) Cgroup() string { return a.cgroup }
+
+// Shared says whether another process had attached the programs before.
+func (a *Attachment) Shared() bool { return a.joined }
+
+// Info returns the attachment's number and the size of its receive map.
+func (a *Attachment) Info() Info { return a.info }
+
+// Slots returns the receive map.
+func (a *Attachment) Slots() *Slots { return a.slots }
+
+// Close gives the attachment up. Sockets that opted in go on as plain sockets
+// when it was the last one; metadata of what they received before can still be
+// read.
+func (a *Attachment) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for _, l := range a.links {
+		errs = append(errs, l.Close())
+	}
+	a.links = nil
+	return errors.Join(errs...)
+}
+
+var own struct {
+	sync.Mutex
+	attachments map[string]*Attachment
+	failed      time.Time
+	err         error
+}
+
+// AttachOwn attaches to the cgroup that this process is in now, once in the
+// life of the process: it is what sockets do that find nobody to answer them.
+// The attachment is never closed; the kernel does that when the process ends.
+func AttachOwn() (*Attachment, error) {
+	own.Lock()
+	defer own.Unlock()
+	path, err := cgroup2.Self()
+	if err != nil {
+		return nil, fmt.Errorf("sockmeta: attach: %w: %w: mount a cgroup v2 hierarchy", ErrNotSupported, err)
+	}
+	if a := own.attachments[path]; a != nil {
+		return a, nil
+	}
+	// A kernel that refused will refuse the next socket, too, and trying
+	// takes it tens of milliseconds.
+	if own.err != nil && time.Since(own.failed) < 10*time.Second {
+		return nil, own.err
+	}
+	a, err := Attach(Options{})
+	own.err = err
+	if err != nil {
+		own.failed = time.Now()
+		return nil, err
+	}
+	if own.attachments == nil {
+		own.attachments = make(map[string]*Attachment)
+	}
+	own.attachments[path] = a
+	return a, nil
+}

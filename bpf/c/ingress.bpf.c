@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0
+/*
+ * cgroup_skb/ingress: runs once for each packet that is about to enter a
+ * socket's queue, in softirq (on loopback: in the sender's task, so nothing
+ * here may depend on current).
+ *
+ * UDP: fills a slot and leaves its handle in skb->tstamp, which recvmsg hands
+ * to the application as a SCM_TIMESTAMPING control message.
+ * TCP: a stream has no packets, so the records wait at the socket, each with
+ * the sequence numbers of its bytes, until getsockopt asks (sockopt.bpf.c).
+ */
+#include "record.h"
+#include "seqlock.h"
+#include "tcp.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+const volatile __u32 slots_shift;	/* 1 << slots_shift slots a CPU */
+
+static __always_inline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_sk *st)
+{
+	struct sockmeta_slot *slot;
+	__u64 *cursor, n, handle;
+	__u32 zero = 0, index;
+
+	/* what another attachment wrote is not ours to replace */
+	if (ctx->tstamp & SOCKMETA_HANDLE_BIT)
+		return;
+	cursor = bpf_map_lookup_elem(&sockmeta_cursor, &zero);
+	if (!cursor)
+		return;
+	n = __sync_fetch_and_add(cursor, 1);
+	index = (bpf_get_smp_processor_id() << slots_shift) + (n & ((1ULL << slots_shift) - 1));
+	slot = bpf_map_lookup_elem(&sockmeta_rx, &index);
+	if (!slot || !claim(&slot->seq))
+		return;
+	slot->owner = st->id;
+	slot->tsflags = st->tsflags;
+	fill_record(ctx, &slot->rec);
+	handle = SOCKMETA_HANDLE_BIT |
+		 ((n >> slots_shift << SOCKMETA_INDEX_BITS) & (SOCKMETA_HANDLE_BIT - 1)) | index;
+	publish(&slot->seq, handle);
+	ctx->tstamp = handle;
+}
+
+static const struct sockmeta_handshake no_handshake;
+
+static __always_inline struct sockmeta_handshake *handshake(const struct sockmeta_flow *flow)
+{
+	struct sockmeta_handshake *hs = bpf_map_lookup_elem(&sockmeta_handshakes, flow);
+
+	if (hs)
+		return hs;
+	bpf_map_update_elem(&sockmeta_handshakes, flow, &no_handshake, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&sockmeta_handshakes, flow);
+}
+
+static __noinline void fill_cell(struct __sk_buff *ctx, struct sockmeta_cell *cell,
+				      const struct segment *seg, __u64 seq)
+{
+	if (!claim(&cell->seq))
+		return;
+	cell->start = seg->start;
+	cell->end = seg->end;
+	fill_record(ctx, &cell->rec);
+	publish(&cell->seq, seq);
+}
+
+/* The child does not exist yet: its SYN, and the segment that completes the
+ * handshake, are filtered on behalf of the listener (net/ipv4/tcp_ipv4.c,
+ * tcp_v4_rcv, TCP_NEW_SYN_RECV).
+ */
+static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct segment *seg)
+{
+	struct sockmeta_handshake *hs;
+
+	if (!seg->syn == !seg->ack)
+		return;
+	hs = handshake(&seg->flow);
+	if (!hs)
+		return;
+	if (seg->ack)
+		fill_cell(ctx, &hs->ack, seg, 2);
+	else if (hs->syn.seq != 2 || hs->syn.start != seg->start)
+		fill_cell(ctx, &hs->syn, seg, 2);
+}
+
+static __always_inline void connection_ingress(struct __sk_buff *ctx, struct bpf_sock *sk,
+					       struct sockmeta_tcp *tcp, const struct segment *seg)
+{
+	struct tcp_sock *tp;
+	__u64 n;
+
+	if (seg->syn) {
+		/* an answer to our SYN; sockops checks that it was the one */
+		if (seg->ack && !tcp->established)
+			fill_cell(ctx, &tcp->opening, seg, 2);
+		return;
+	}
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return;
+	/* TCP will drop what is outside its window (tcp_sequence) */
+	if (after(seg->start, tp->rcv_wup + tp->rcv_wnd) || after(tp->rcv_wup, seg->end))
+		return;
+	if (seg->fin) {
+		tcp->fin = seg->end;
+		tcp->has_fin = 1;
+	}
+	if (seg->start == seg->end) {
+		fill_cell(ctx, &tcp->control, seg,
+			  2 + __sync_fetch_and_add(&tcp->control_head, 1));
+		tcp->latest = 0;
+		return;
+	}
+	if (!after(seg->end, tp->rcv_nxt))
+		return;
+	n = __sync_fetch_and_add(&tcp->head, 1);
+	fill_cell(ctx, &tcp->ring[n & (SOCKMETA_TCP_RING - 1)], seg, 2 + n);
+	tcp->latest = 1 + n;
+}
+
+SEC("cgroup_skb/ingress")
+int sockmeta_ingress(struct __sk_buff *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct segment seg = {};
+	struct sockmeta_tcp *tcp;
+	struct sockmeta_sk *st;
+
+	if (!sk)
+		return 1;
+	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
+	if (!st)
+		return 1;
+	if (st->protocol == IPPROTO_UDP) {
+		udp_ingress(ctx, st);
+		return 1;
+	}
+	if (!parse_segment(ctx, &seg))
+		return 1;
+	tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, 0);
+	if (tcp) {
+		connection_ingress(ctx, sk, tcp, &seg);
+	} else {
+		seg.flow.listener = st->id;
+		listener_ingress(ctx, &seg);
+	}
+	return 1;
+}

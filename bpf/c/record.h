@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/* Fills a record from the skb that a cgroup_skb program sees. */
+#ifndef SOCKMETA_RECORD_H
+#define SOCKMETA_RECORD_H
+
+#include "maps.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include "../include/sockmeta.h"
+
+/* Linux 6.2 */
+extern void *bpf_cast_to_kern_ctx(void *obj) __ksym __weak;
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+#define ksym_exists(sym) (!!(void *)(sym))
+
+/*
+ * Without an anchor nothing tells the producer's bytes from what lies in front
+ * of a mac header that decapsulation moved, except where the packet came from:
+ * a device of its own (no link kind) or one that leaves headers alone, and
+ * never through IPsec.
+ */
+static __always_inline int may_be_decapsulated(struct sk_buff *skb)
+{
+	const struct rtnl_link_ops *ops = skb->dev->rtnl_link_ops;
+	char kind[8] = {};
+
+	if (bpf_core_field_exists(skb->active_extensions) &&
+	    bpf_core_enum_value_exists(enum skb_ext_id, SKB_EXT_SEC_PATH) &&
+	    skb->active_extensions & (1 << bpf_core_enum_value(enum skb_ext_id, SKB_EXT_SEC_PATH)))
+		return 1;
+	if (!ops)
+		return 0;
+	bpf_probe_read_kernel_str(kind, sizeof(kind), ops->kind);
+	switch (*(__u64 *)kind) {
+#define KIND(a, b, c, d, e, f) \
+	((__u64)a | (__u64)b << 8 | (__u64)c << 16 | (__u64)d << 24 | (__u64)e << 32 | (__u64)f << 40)
+	case KIND('v', 'e', 't', 'h', 0, 0):
+	case KIND('n', 'e', 't', 'k', 'i', 't'):
+	case KIND('v', 'l', 'a', 'n', 0, 0):
+	case KIND('b', 'o', 'n', 'd', 0, 0):
+#undef KIND
+		return 0;
+	}
+	return 1;
+}
+
+static __always_inline void fill_area(struct __sk_buff *ctx, struct sockmeta_record *rec)
+{
+	struct skb_shared_info *shinfo;
+	struct sk_buff *skb;
+	unsigned char *end;
+	__u32 len, anchor;
+
+	if (!ksym_exists(bpf_cast_to_kern_ctx)) {
+		rec->flags |= SOCKMETA_F_NO_AREA_ACCESS;
+		return;
+	}
+	skb = bpf_cast_to_kern_ctx(ctx);
+	shinfo = bpf_rdonly_cast(skb->head + skb->end,
+				 bpf_core_type_id_kernel(struct skb_shared_info));
+	if (shinfo->gso_segs > 1)
+		rec->flags |= SOCKMETA_F_AGGREGATE;
+	len = shinfo->meta_len;
+	if (len < 4)
+		return;
+	end = skb->head + skb->mac_header;
+	if (len > SOCKMETA_AREA_MAX)
+		len = SOCKMETA_AREA_MAX;
+	/* the verifier has to see the bound on the register that it checks */
+	asm volatile("" : "+r"(len));
+	if (len > SOCKMETA_AREA_MAX ||
+	    bpf_probe_read_kernel(&anchor, sizeof(anchor), end - sizeof(anchor)) ||
+	    bpf_probe_read_kernel(rec->area, len, end - len)) {
+		rec->flags |= SOCKMETA_F_UNREADABLE;
+		return;
+	}
+	if ((bpf_ntohl(anchor) & 0xffffff00) == SOCKMETA_ANCHOR(0)) {
+		rec->format = bpf_ntohl(anchor) & 0xff;
+	} else if (may_be_decapsulated(skb)) {
+		rec->flags |= SOCKMETA_F_DECAPSULATED;
+		return;
+	} else {
+		rec->flags |= SOCKMETA_F_UNANCHORED;
+	}
+	rec->area_len = len;
+}
+
+static __always_inline void fill_record(struct __sk_buff *ctx, struct sockmeta_record *rec)
+{
+	__u16 valid = SOCKMETA_VALID_MARK | SOCKMETA_VALID_PRIORITY |
+		      SOCKMETA_VALID_IFINDEX | SOCKMETA_VALID_CPU;
+
+	rec->version = SOCKMETA_RECORD_VERSION;
+	rec->hdr_len = __builtin_offsetof(struct sockmeta_record, area);
+	rec->area_len = 0;
+	rec->format = SOCKMETA_FORMAT_TLV;
+	rec->flags = 0;
+
+	rec->tstamp = ctx->tstamp;
+	if (rec->tstamp)
+		valid |= SOCKMETA_VALID_TSTAMP;
+	rec->hwtstamp = ctx->hwtstamp;
+	if (rec->hwtstamp)
+		valid |= SOCKMETA_VALID_HWTSTAMP;
+	rec->mark = ctx->mark;
+	rec->priority = ctx->priority;
+	rec->hash = ctx->hash;
+	if (rec->hash)
+		valid |= SOCKMETA_VALID_HASH;
+	rec->ifindex = ctx->ifindex;
+	rec->napi_id = ctx->napi_id;
+	if (rec->napi_id)
+		valid |= SOCKMETA_VALID_NAPI_ID;
+	rec->cpu = bpf_get_smp_processor_id();
+	if (ctx->vlan_present) {
+		rec->vlan_tci = ctx->vlan_tci;
+		rec->vlan_proto = ctx->vlan_proto;
+		valid |= SOCKMETA_VALID_VLAN;
+	} else {
+		rec->vlan_tci = 0;
+		rec->vlan_proto = 0;
+	}
+	rec->reserved = 0;
+	rec->valid = valid;
+
+	fill_area(ctx, rec);
+}
+
+#endif

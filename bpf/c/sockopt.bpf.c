@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0
+/*
+ * cgroup/getsockopt and cgroup/setsockopt: the options at level SOL_BPF, and
+ * SO_TIMESTAMPING, which an application may set on the same socket that
+ * sockmeta uses it on. The programs see every get- and setsockopt of the
+ * cgroup: they return at once where it is none of these, and leave retval and
+ * optlen as they found them.
+ */
+#include "seqlock.h"
+#include "tcp.h"
+#include <bpf/bpf_core_read.h>
+#include <linux/errno.h>
+#include <linux/net_tstamp.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define SOL_SOCKET 1
+#define SO_TIMESTAMPING_OLD 37
+#define SO_TIMESTAMPING_NEW 65
+#define TCP_ESTABLISHED 1
+#define TCP_CLOSE_WAIT 8
+/* Linux 6.12 */
+#define OPT_RX_FILTER (1 << 17)
+
+/* bpf2go finds a type only where a variable or a map has it. */
+const struct sockmeta_enable *enable_type __attribute__((unused));
+const struct sockmeta_answer *answer_type __attribute__((unused));
+const enum sockmeta_format *format_type __attribute__((unused));
+const enum sockmeta_valid *valid_type __attribute__((unused));
+const enum sockmeta_flag *flag_type __attribute__((unused));
+const enum sockmeta_opt *opt_type __attribute__((unused));
+
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+#define ksym_exists(sym) (!!(void *)(sym))
+
+static __always_inline int refuse(int err)
+{
+	bpf_set_retval(err);
+	return 0;
+}
+
+static __always_inline int answer_with(struct bpf_sockopt *ctx, __u32 len)
+{
+	ctx->optlen = len;
+	/* the verifier refuses one 8-byte store for both */
+	barrier();
+	ctx->retval = 0;
+	return 1;
+}
+
+static __always_inline int is_timestamping(const struct bpf_sockopt *ctx)
+{
+	return ctx->level == SOL_SOCKET &&
+	       (ctx->optname == SO_TIMESTAMPING_OLD || ctx->optname == SO_TIMESTAMPING_NEW);
+}
+
+/* Linux 6.2 */
+static __always_inline int copied_seq(struct bpf_sockopt *ctx, __u32 *seq)
+{
+	struct tcp_sock *tp;
+
+	if (!ksym_exists(bpf_rdonly_cast))
+		return 0;
+	tp = bpf_rdonly_cast(ctx->sk, bpf_core_type_id_kernel(struct tcp_sock));
+	*seq = tp->copied_seq;
+	return 1;
+}
+
+static __always_inline int enable(struct bpf_sockopt *ctx)
+{
+	struct sockmeta_enable *req = ctx->optval;
+	struct sockmeta_instance *inst;
+	struct bpf_sock *sk = ctx->sk;
+	struct sockmeta_sk *st;
+	__u32 zero = 0;
+
+	/* another attachment of the same cgroup has done it */
+	if (ctx->optlen == -1)
+		return 1;
+	if ((void *)(req + 1) > ctx->optval_end)
+		return refuse(-EINVAL);
+	if (req->abi != SOCKMETA_ABI || !sk)
+		return 1;
+	if (sk->protocol != IPPROTO_UDP && sk->protocol != IPPROTO_TCP)
+		return 1;
+	inst = bpf_map_lookup_elem(&sockmeta_inst, &zero);
+	if (!inst)
+		return 1;
+	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!st)
+		return refuse(-ENOMEM);
+	if (!st->id) {
+		st->protocol = sk->protocol;
+		st->id = __sync_fetch_and_add(&inst->last_id, 1) + 1;
+	}
+	st->tsflags = req->tsflags;
+	if (sk->protocol == IPPROTO_TCP &&
+	    (sk->state == TCP_ESTABLISHED || sk->state == TCP_CLOSE_WAIT)) {
+		struct sockmeta_tcp *tcp;
+
+		tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+		if (!tcp)
+			return refuse(-ENOMEM);
+		if (!tcp->established && copied_seq(ctx, &tcp->unread))
+			tcp->unread--;
+		tcp->established = 1;
+	}
+	ctx->optlen = -1;	/* done: the kernel is not to see it */
+	return 1;
+}
+
+SEC("cgroup/setsockopt")
+int sockmeta_setsockopt(struct bpf_sockopt *ctx)
+{
+	struct sockmeta_sk *st;
+	__u32 *flags;
+
+	if (ctx->level == SOL_BPF && ctx->optname == SOCKMETA_OPT_ENABLE)
+		return enable(ctx);
+	if (!is_timestamping(ctx) || !ctx->sk)
+		return 1;
+	st = bpf_sk_storage_get(&sockmeta_sks, ctx->sk, 0, 0);
+	flags = ctx->optval;
+	if (!st || st->protocol != IPPROTO_UDP || (void *)(flags + 1) > ctx->optval_end)
+		return 1;
+	st->tsflags = *flags;
+	*flags = (*flags | SOF_TIMESTAMPING_SOFTWARE) & ~OPT_RX_FILTER;
+	return 1;
+}
+
+/* Copies a record out, 8 bytes at a time: optval has no fixed size. The buffer
+ * takes a whole record or none.
+ */
+static __always_inline int copy_record(struct bpf_sockopt *ctx, __u32 off,
+				       const struct sockmeta_record *rec)
+{
+	const __u64 *from = (const __u64 *)rec;
+	__u64 *to = ctx->optval + off;
+	__u32 i;
+
+	for (i = 0; i < sizeof(*rec) / sizeof(*from); i++) {
+		if ((void *)(to + i + 1) > ctx->optval_end)
+			return 0;
+		to[i] = from[i];
+	}
+	return 1;
+}
+
+static __always_inline int get_info(struct bpf_sockopt *ctx)
+{
+	struct sockmeta_info *info = ctx->optval;
+	struct sockmeta_instance *inst;
+	__u32 zero = 0;
+
+	if ((void *)(info + 1) > ctx->optval_end)
+		return refuse(-EMSGSIZE);
+	inst = bpf_map_lookup_elem(&sockmeta_inst, &zero);
+	if (!inst)
+		return 1;
+	*info = inst->info;
+	return answer_with(ctx, sizeof(*info));
+}
+
+/* A slot is shown to the socket that it was filled for, and to no other. */
+static __always_inline int get_slot(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
+{
+	struct sockmeta_answer *answer = ctx->optval;
+	__u32 index = ctx->optname & SOCKMETA_INDEX_MASK;
+	struct sockmeta_slot *slot;
+	__u64 seq;
+
+	if ((void *)(answer + 1) > ctx->optval_end)
+		return refuse(-EMSGSIZE);
+	slot = bpf_map_lookup_elem(&sockmeta_rx, &index);
+	if (!slot)
+		return refuse(-ENODATA);
+	seq = read_seq(&slot->seq);
+	if (seq <= SOCKMETA_BUSY || slot->owner != st->id)
+		return refuse(-ENODATA);
+	answer->seq = seq;
+	answer->tsflags = slot->tsflags;
+	answer->reserved = 0;
+	copy_record(ctx, __builtin_offsetof(struct sockmeta_answer, rec), &slot->rec);
+	if (read_seq(&slot->seq) != seq) {
+		/* the copy may hold another socket's bytes */
+		__builtin_memset(answer, 0, sizeof(*answer));
+		return refuse(-ENODATA);
+	}
+	return answer_with(ctx, sizeof(*answer));
+}
+
+static __always_inline int get_cell(struct bpf_sockopt *ctx, struct sockmeta_cell *cell, __u16 flags)
+{
+	struct sockmeta_record *rec = ctx->optval;
+	__u64 seq = read_seq(&cell->seq);
+
+	if (seq <= SOCKMETA_BUSY)
+		return refuse(-ENODATA);
+	if ((void *)(rec + 1) > ctx->optval_end)
+		return refuse(-EMSGSIZE);
+	copy_record(ctx, 0, &cell->rec);
+	if (read_seq(&cell->seq) != seq)
+		return refuse(-EOVERFLOW);
+	rec->flags |= flags;
+	return answer_with(ctx, sizeof(*rec));
+}
+
+/* The segment that brought the last byte that the application read. */
+static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
+{
+	__u64 first = 0, newer = 0;
+	__u16 flags = 0;
+	__u32 i, last;
+
+	if (!copied_seq(ctx, &last))
+		return refuse(-EOPNOTSUPP);
+	last--;
+	if (last == tcp->unread)
+		return refuse(-ENODATA);
+	/* read to the end: copied_seq stands behind the FIN */
+	if (tcp->has_fin && last == tcp->fin)
+		last--;
+	for (i = 0; i < SOCKMETA_TCP_RING; i++) {
+		struct sockmeta_cell *cell = &tcp->ring[i];
+		__u64 seq = cell->seq;
+
+		if (seq <= SOCKMETA_BUSY)
+			continue;
+		if (after(cell->start, last)) {
+			newer = seq;
+			continue;
+		}
+		if (!after(cell->end, last))
+			continue;
+		if (first)
+			flags = SOCKMETA_F_REPEATED;
+		if (!first || seq < first)
+			first = seq;
+	}
+	/* The ring holds only what came after it. */
+	if (!first)
+		return refuse(newer ? -EOVERFLOW : -ENODATA);
+	return get_cell(ctx, &tcp->ring[(first - 2) & (SOCKMETA_TCP_RING - 1)], flags);
+}
+
+static __always_inline int get_latest(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
+{
+	__u64 latest = tcp->latest;
+
+	if (!latest)
+		return get_cell(ctx, &tcp->control, 0);
+	return get_cell(ctx, &tcp->ring[(latest - 1) & (SOCKMETA_TCP_RING - 1)], 0);
+}
+
+static __always_inline int get_timestamping(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
+{
+	__u32 *flags = ctx->optval;
+
+	if (ctx->retval || st->protocol != IPPROTO_UDP || (void *)(flags + 1) > ctx->optval_end)
+		return 1;
+	if (*flags)
+		*flags = st->tsflags;
+	return 1;
+}
+
+SEC("cgroup/getsockopt")
+int sockmeta_getsockopt(struct bpf_sockopt *ctx)
+{
+	struct sockmeta_tcp *tcp;
+	struct sockmeta_sk *st;
+
+	if ((ctx->level != SOL_BPF && !is_timestamping(ctx)) || !ctx->sk)
+		return 1;
+	st = bpf_sk_storage_get(&sockmeta_sks, ctx->sk, 0, 0);
+	if (!st)
+		return 1;
+	if (ctx->level == SOL_SOCKET)
+		return get_timestamping(ctx, st);
+	if (ctx->optname == SOCKMETA_OPT_INFO)
+		return get_info(ctx);
+	if ((ctx->optname & ~SOCKMETA_INDEX_MASK) == SOCKMETA_OPT_SLOT)
+		return get_slot(ctx, st);
+	if (ctx->optname < SOCKMETA_OPT_TCP_READ || ctx->optname > SOCKMETA_OPT_TCP_LATEST)
+		return 1;
+	tcp = bpf_sk_storage_get(&sockmeta_tcps, ctx->sk, 0, 0);
+	if (!tcp)
+		return refuse(-ENODATA);
+	if (ctx->optname == SOCKMETA_OPT_TCP_OPENING)
+		return get_cell(ctx, &tcp->opening, 0);
+	if (ctx->optname == SOCKMETA_OPT_TCP_LATEST)
+		return get_latest(ctx, tcp);
+	return get_read(ctx, tcp);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/*
+ * The kernel's own types, as far as the programs read them. Only names matter:
+ * CO-RE finds each field's place in the BTF of the kernel that runs.
+ */
+#ifndef SOCKMETA_VMLINUX_H
+#define SOCKMETA_VMLINUX_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct rtnl_link_ops {
+	const char *kind;
+};
+
+struct net_device {
+	const struct rtnl_link_ops *rtnl_link_ops;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	unsigned char *head;
+	unsigned int end;
+	__u16 mac_header;
+	__u8 active_extensions;
+};
+
+struct skb_shared_info {
+	__u8 meta_len;
+	__u16 gso_segs;
+};
+
+struct tcp_sock {
+	__u32 copied_seq;
+	__u32 rcv_nxt;
+	__u32 rcv_wup;
+	__u32 rcv_wnd;
+};
+
+enum skb_ext_id {
+	SKB_EXT_SEC_PATH = 1,
+};
+
+#pragma clang attribute pop
+
+#endif

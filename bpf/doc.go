@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bpf holds sockmeta's BPF programs and attaches them.
+//
+// Four programs work for a cgroup: cgroup_skb/ingress saves what a packet
+// knows as it enters a socket's queue, cgroup/getsockopt and cgroup/setsockopt
+// answer at level SOL_BPF, sockops follows TCP handshakes. They concern
+// themselves only with sockets that opted in (EnableSocket); package conn does
+// that for its connections. A fifth, the producer, is an XDP program that puts
+// metadata in front of an interface's packets; your own XDP and TC programs do
+// the same with include/sockmeta.h.
+//
+// Attaching needs Linux 6.6 with BTF (/sys/kernel/btf/vmlinux), a cgroup v2
+// hierarchy, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON in the initial user
+// namespace. Using a socket below an attachment needs nothing.
+//
+// Everything here is safe for concurrent use. On other systems than Linux all
+// functions return an error that is ErrNotSupported.
+package bpf

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import "errors"
+
+type unsupportedError struct{}
+
+func (unsupportedError) Error() string { return "sockmeta: not supported" }
+
+// Is makes ErrNotSupported an errors.ErrUnsupported, too.
+func (unsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
+
+var (
+	// ErrNotSupported says that there is no metadata here at all: the kernel
+	// lacks something, nobody attached the programs and this process may not,
+	// or the socket is of a kind that carries none. The error that wraps it
+	// says which, and what would mend it.
+	ErrNotSupported error = unsupportedError{}
+
+	// ErrNoMetadata says that this datagram or these bytes came without a
+	// record: they arrived before the socket opted in or after the programs
+	// were detached, or nothing has been read yet.
+	ErrNoMetadata = errors.New("sockmeta: no metadata")
+
+	// ErrOverrun says that there was a record, and that newer packets have
+	// taken its place because it was asked for too late.
+	ErrOverrun = errors.New("sockmeta: metadata overrun by newer packets")
+)

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+var errNothingToJoin = errors.New("nothing to join")
+
+// Names of a program and of maps. The kernel keeps 15 bytes of a name, and
+// BTF, where it can be read, all of it.
+const (
+	getsockoptName = "sockmeta_getsoc"
+	instanceName   = "sockmeta_inst"
+	slotsName      = "sockmeta_rx"
+	socketsName    = "sockmeta_sks"
+)
+
+// linksOfAttachment is how many programs an attachment attaches.
+const linksOfAttachment = 4
+
+// join finds programs of our ABI that are attached to the cgroup, and takes
+// references to their links, so that they outlive whoever attached them.
+func join(dir *os.File) (*Attachment, error) {
+	attached, err := link.QueryPrograms(link.QueryOptions{
+		Target: int(dir.Fd()),
+		Attach: ebpf.AttachCGroupGetsockopt,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("query %s: %w", dir.Name(), err)
+	}
+	for _, p := range attached.Programs {
+		a, err := joinProgram(dir, p.ID)
+		if err == nil || !errors.Is(err, errNothingToJoin) {
+			return a, err
+		}
+	}
+	return nil, errNothingToJoin
+}
+
+func joinProgram(dir *os.File, id ebpf.ProgramID) (_ *Attachment, err error) {
+	maps, err := mapsOfProgram(id, getsockoptName)
+	if err != nil {
+		return nil, err
+	}
+	defer closeMaps(maps)
+	inst, slots, sockets := maps[instanceName], maps[slotsName], maps[socketsName]
+	if inst == nil || slots == nil || sockets == nil {
+		return nil, errNothingToJoin
+	}
+	in, err := readInstance(inst)
+	if err != nil || in.Info.Abi != ABI {
+		return nil, errNothingToJoin
+	}
+
+	a := &Attachment{cgroup: dir.Name(), joined: true, info: in.Info}
+	if a.slots, err = mapSlots(slots); err != nil {
+		return nil, err
+	}
+	if a.links, err = linksUsing(dir, sockets); err != nil {
+		return nil, err
+	}
+	// Fewer: it was being attached or detached as we looked.
+	if len(a.links) != linksOfAttachment {
+		_ = a.Close()
+		return nil, errNothingToJoin
+	}
+	return a, nil
+}
+
+func readInstance(m *ebpf.Map) (instance, error) {
+	var inst instance
+	err := m.Lookup(uint32(0), &inst)
+	return inst, err
+}
+
+// mapsOfProgram opens the maps of a program, by name, if the program's name
+// starts with prefix.
+func mapsOfProgram(id ebpf.ProgramID, prefix string) (_ map[string]*ebpf.Map, err error) {
+	prog, err := ebpf.NewProgramFromID(id)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errNothingToJoin
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer prog.Close()
+	info, err := prog.Info()
+	if err != nil {
+		return nil, err
+	}
+	if !strings.HasPrefix(info.Name, prefix) {
+		return nil, errNothingToJoin
+	}
+	ids, _ := info.MapIDs()
+	maps := make(map[string]*ebpf.Map)
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			closeMaps(maps)
+			return nil, err
+		}
+		info, err := m.Info()
+		if err != nil || maps[info.Name] != nil {
+			_ = m.Close()
+			continue
+		}
+		maps[info.Name] = m
+	}
+	return maps, nil
+}
+
+func closeMaps(maps map[string]*ebpf.Map) {
+	for _, m := range maps {
+		_ = m.Close()
+	}
+}
+
+// linksUsing opens the links that attach programs to the cgroup that use the
+// map, as every program of an attachment uses its map of sockets.
+func linksUsing(dir *os.File, m *ebpf.Map) (_ []link.Link, err error) {
+	mapInfo, err := m.Info()
+	if err != nil {
+		return nil, err
+	}
+	id, _ := mapInfo.ID()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return nil, os.NewSyscallError("fstat", err)
+	}
+	var links []link.Link
+	defer func() {
+		if err != nil {
+			for _, l := range links {
+				_ = l.Close()
+			}
+		}
+	}()
+	it := new(link.Iterator)
+	defer it.Close()
+	for it.Next() {
+		info, err := it.Link.Info()
+		if err != nil {
+			return nil, err
+		}
+		// A cgroup's id is its directory's inode (kernfs).
+		if cg := info.Cgroup(); cg == nil || cg.CgroupId != st.Ino {
+			continue
+		}
+		uses, err := programUses(info.Program, id)
+		if err != nil {
+			return nil, err
+		}
+		if uses {
+			links = append(links, it.Take())
+		}
+	}
+	return links, it.Err()
+}
+
+func programUses(id ebpf.ProgramID, m ebpf.MapID) (bool, error) {
+	prog, err := ebpf.NewProgramFromID(id)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer prog.Close()
+	info, err := prog.Info()
+	if err != nil {
+		return false, err
+	}
+	ids, _ := info.MapIDs()
+	return slices.Contains(ids, m), nil
+}

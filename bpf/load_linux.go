@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+
+	"github.com/cilium/ebpf"
+)
+
+// programs are what an attachment consists of, and the maps that they share.
+type programs struct {
+	ingress ingressPrograms
+	sockopt sockoptPrograms
+	sockops sockopsPrograms
+	maps    ingressMaps
+	slots   *Slots
+}
+
+// defaultSlots is the number of receive slots a CPU has unless Options say
+// otherwise: more than the packets that wait in the socket buffers of a usual
+// host (net.core.rmem_default holds 277 small datagrams a socket), at 384 bytes
+// each. Hosts with many CPUs get fewer a CPU, so that the map stays below 25 MB.
+func defaultSlots(cpus int) int {
+	const perCPU, total = 4096, 65536
+
+	n := min(perCPU, total/cpus)
+	return max(64, 1<<(bits.Len(uint(n))-1))
+}
+
+func load(slotsPerCPU int) (_ *programs, err error) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, err
+	}
+	if slotsPerCPU == 0 {
+		slotsPerCPU = defaultSlots(cpus)
+	}
+	if slotsPerCPU < 1 || slotsPerCPU&(slotsPerCPU-1) != 0 || uint64(slotsPerCPU)*uint64(cpus) > indexMask {
+		return nil, fmt.Errorf("%d slots a CPU: want a power of two, and less than %d in all", slotsPerCPU, indexMask)
+	}
+
+	ingress, err := loadIngress()
+	if err != nil {
+		return nil, err
+	}
+	ingress.Maps["sockmeta_rx"].MaxEntries = uint32(slotsPerCPU * cpus)
+	if err := ingress.Variables["slots_shift"].Set(uint32(bits.TrailingZeros(uint(slotsPerCPU)))); err != nil {
+		return nil, err
+	}
+
+	p := &programs{}
+	defer func() {
+		if err != nil {
+			_ = p.Close()
+		}
+	}()
+	var ingressObjects struct {
+		ingressPrograms
+		ingressMaps
+	}
+	if err := ingress.LoadAndAssign(&ingressObjects, nil); err != nil {
+		return nil, err
+	}
+	p.ingress, p.maps = ingressObjects.ingressPrograms, ingressObjects.ingressMaps
+
+	shared := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		"sockmeta_rx":         p.maps.SockmetaRx,
+		"sockmeta_sks":        p.maps.SockmetaSks,
+		"sockmeta_tcps":       p.maps.SockmetaTcps,
+		"sockmeta_inst":       p.maps.SockmetaInst,
+		"sockmeta_cursor":     p.maps.SockmetaCursor,
+		"sockmeta_handshakes": p.maps.SockmetaHandshakes,
+	}}
+	if err := loadShared(loadSockopt, &p.sockopt, shared); err != nil {
+		return nil, err
+	}
+	if err := loadShared(loadSockops, &p.sockops, shared); err != nil {
+		return nil, err
+	}
+	return p, p.publish(slotsPerCPU)
+}
+
+// loadShared loads one object on top of the maps that are there already.
+func loadShared(spec func() (*ebpf.CollectionSpec, error), to any, shared ebpf.CollectionOptions) error {
+	s, err := spec()
+	if err != nil {
+		return err
+	}
+	replacements := shared.MapReplacements
+	shared.MapReplacements = make(map[string]*ebpf.Map)
+	for name, m := range replacements {
+		if own, ok := s.Maps[name]; ok {
+			own.MaxEntries = m.MaxEntries()
+			shared.MapReplacements[name] = m
+		}
+	}
+	return s.LoadAndAssign(to, &shared)
+}
+
+// publish makes the maps what applications find: the instance says who it is,
+// and neither it nor the slots can be written by user space from here on.
+func (p *programs) publish(slotsPerCPU int) error {
+	info, err := p.maps.SockmetaRx.Info()
+	if err != nil {
+		return err
+	}
+	id, ok := info.ID()
+	if !ok {
+		return errors.New("receive map has no id")
+	}
+	var random [8]byte
+	rand.Read(random[:])
+
+	inst := instance{Info: Info{
+		Abi:         ABI,
+		SlotsPerCpu: uint32(slotsPerCPU),
+		Instance:    binary.NativeEndian.Uint64(random[:]),
+		RxMapId:     uint32(id),
+		Slots:       p.maps.SockmetaRx.MaxEntries(),
+	}}
+	if err := p.maps.SockmetaInst.Put(uint32(0), &inst); err != nil {
+		return err
+	}
+	if err := p.maps.SockmetaInst.Freeze(); err != nil {
+		return err
+	}
+	if err := p.maps.SockmetaRx.Freeze(); err != nil {
+		return err
+	}
+	p.slots, err = mapSlots(p.maps.SockmetaRx)
+	return err
+}
+
+// Close drops our references; what is attached keeps its own.
+func (p *programs) Close() error {
+	return errors.Join(p.ingress.Close(), p.sockopt.Close(), p.sockops.Close(), p.maps.Close())
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// RecordWords is the size of a Record in words of 8 bytes.
+const RecordWords = int(unsafe.Sizeof(Record{}) / 8)
+
+// Slots is the receive map of an attachment, mapped read-only. It stays mapped
+// as long as something refers to it, also when the attachment is closed.
+type Slots struct {
+	mem []byte
+	n   uint64
+}
+
+func mapSlots(m *ebpf.Map) (*Slots, error) {
+	size := int(m.MaxEntries()) * int(unsafe.Sizeof(Slot{}))
+	if int(m.ValueSize()) != int(unsafe.Sizeof(Slot{})) {
+		return nil, fmt.Errorf("receive map has slots of %d bytes: %w", m.ValueSize(), ErrNotSupported)
+	}
+	mem, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("receive map: %w", os.NewSyscallError("mmap", err))
+	}
+	s := &Slots{mem: mem, n: uint64(m.MaxEntries())}
+	runtime.AddCleanup(s, func(mem []byte) { _ = unix.Munmap(mem) }, mem)
+	return s, nil
+}
+
+// Read copies the record that handle stands for to dst, a Record as words, and
+// returns what its socket asked of SO_TIMESTAMPING. The error is ErrOverrun
+// when the slot holds another packet's record by now; dst is undefined then.
+//
+// Read does not block or allocate.
+func (s *Slots) Read(handle uint64, dst *[RecordWords]uint64) (tsflags uint32, err error) {
+	index := handle & indexMask
+	if handle&HandleBit == 0 || index >= s.n {
+		return 0, ErrNoMetadata
+	}
+	slot := (*Slot)(unsafe.Pointer(&s.mem[index*uint64(unsafe.Sizeof(Slot{}))]))
+	if atomic.LoadUint64(&slot.Seq) != handle {
+		return 0, ErrOverrun
+	}
+	// A program may write meanwhile. Atomic loads keep their order, so that
+	// seq, loaded last, vouches for all of them.
+	src := (*[RecordWords]uint64)(unsafe.Pointer(&slot.Rec))
+	dst[0] = atomic.LoadUint64(&src[0])
+	rec := (*Record)(unsafe.Pointer(dst))
+	words := min((int(rec.HdrLen)+int(rec.AreaLen)+7)/8, RecordWords)
+	for i := 1; i < words; i++ {
+		dst[i] = atomic.LoadUint64(&src[i])
+	}
+	tsflags = atomic.LoadUint32(&slot.Tsflags)
+	if atomic.LoadUint64(&slot.Seq) != handle {
+		return 0, ErrOverrun
+	}
+	runtime.KeepAlive(s)
+	return tsflags, nil
+}

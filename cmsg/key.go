@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cmsg
+
+import "strconv"
+
+// A Key says what a TLV holds. Keys 1 to 15 mean the same in every program, 16
+// to 127 are the user's, 128 to 254 are given out by name at run time, 0 and
+// 255 belong to the area itself. See bpf/include/sockmeta.h.
+type Key uint8
+
+// Keys with a fixed meaning, and where ranges start. Numbers are in host byte
+// order.
+const (
+	KeyPad       Key = 0   // padding, is skipped
+	KeyPacketID  Key = 1   // uint64, counts up for each producer
+	KeyKtime     Key = 2   // uint64, ns, CLOCK_MONOTONIC
+	KeyServiceID Key = 3   // uint32
+	KeyTraceID   Key = 4   // 16 bytes, trace-id of W3C Trace Context
+	KeyTunnelID  Key = 5   // uint64, VNI or GRE key
+	KeyUser      Key = 16  // first of the user's
+	KeyDynamic   Key = 128 // first of those given out by name
+	KeyAnchor    Key = 255 // ends the area, see [AnchorFormat]
+)
+
+// String returns the name of a key with a fixed meaning, packet_id for one, and
+// the number in decimal of others.
+func (k Key) String() string {
+	switch k {
+	case KeyPad:
+		return "pad"
+	case KeyPacketID:
+		return "packet_id"
+	case KeyKtime:
+		return "ktime"
+	case KeyServiceID:
+		return "service_id"
+	case KeyTraceID:
+		return "trace_id"
+	case KeyTunnelID:
+		return "tunnel_id"
+	case KeyAnchor:
+		return "anchor"
+	}
+	return strconv.Itoa(int(k))
+}
+
+func (k Key) reserved() bool { return k == KeyPad || k == KeyAnchor }
+
+// numberLen returns the length in bytes of the number that the key stands for,
+// 0 if it stands for none.
+func (k Key) numberLen() int {
+	switch k {
+	case KeyPacketID, KeyKtime, KeyTunnelID:
+		return 8
+	case KeyServiceID:
+		return 4
+	}
+	return 0
+}

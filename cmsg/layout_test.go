@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cmsg
+
+import (
+	"testing"
+	"unsafe"
+)
+
+// TestLayout holds the record against struct sockmeta_record as a C compiler
+// lays it out, on every architecture.
+func TestLayout(t *testing.T) {
+	var r record
+	for _, f := range []struct {
+		name      string
+		got, want uintptr
+	}{
+		{"version", unsafe.Offsetof(r.Version), 0},
+		{"hdr_len", unsafe.Offsetof(r.HdrLen), 1},
+		{"area_len", unsafe.Offsetof(r.AreaLen), 2},
+		{"format", unsafe.Offsetof(r.Format), 3},
+		{"valid", unsafe.Offsetof(r.Valid), 4},
+		{"flags", unsafe.Offsetof(r.Flags), 6},
+		{"tstamp", unsafe.Offsetof(r.Tstamp), 8},
+		{"hwtstamp", unsafe.Offsetof(r.Hwtstamp), 16},
+		{"mark", unsafe.Offsetof(r.Mark), 24},
+		{"priority", unsafe.Offsetof(r.Priority), 28},
+		{"hash", unsafe.Offsetof(r.Hash), 32},
+		{"ifindex", unsafe.Offsetof(r.Ifindex), 36},
+		{"napi_id", unsafe.Offsetof(r.NapiId), 40},
+		{"cpu", unsafe.Offsetof(r.Cpu), 44},
+		{"vlan_tci", unsafe.Offsetof(r.VlanTci), 48},
+		{"vlan_proto", unsafe.Offsetof(r.VlanProto), 50},
+		{"reserved", unsafe.Offsetof(r.Reserved), 52},
+		{"area", unsafe.Offsetof(r.Area), 56},
+		{"the record", unsafe.Sizeof(r), 312},
+		{"Metadata", unsafe.Sizeof(Metadata{}), 312},
+		{"Words", unsafe.Sizeof(*new(Metadata).Words()), 312},
+		{"alignment", unsafe.Alignof(Metadata{}), unsafe.Alignof(uint64(0))},
+	} {
+		if f.got != f.want {
+			t.Errorf("%s is at, or has, %d, want %d", f.name, f.got, f.want)
+		}
+	}
+}

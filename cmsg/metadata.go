@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cmsg
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// Metadata is what is known about one packet, or about the segment that brought
+// some bytes of a TCP stream: the record, struct sockmeta_record in
+// bpf/include/sockmeta_abi.h, with the area that XDP and TC programs wrote.
+//
+// It is a value of 312 bytes that holds everything inline. The zero Metadata is
+// empty and ready for use; a copy is complete and can be kept; one Metadata can
+// be read into again and again. Slices that its methods return alias it: they
+// change with the next read into it, and do not follow a copy.
+//
+// Many goroutines may read a Metadata at once as long as none changes it.
+type Metadata struct {
+	rec record
+}
+
+// Reset empties m.
+func (m *Metadata) Reset() { *m = Metadata{} }
+
+func (m *Metadata) has(bit uint16) bool { return m.rec.Valid&bit != 0 }
+
+// Timestamp returns when the kernel received the packet, by CLOCK_REALTIME, in
+// nanoseconds, and false if it was not taken. It has no monotonic reading.
+func (m *Metadata) Timestamp() (time.Time, bool) {
+	if !m.has(validTstamp) {
+		return time.Time{}, false
+	}
+	return nanoseconds(m.rec.Tstamp), true
+}
+
+// HWTimestamp returns when the NIC received the packet, by the NIC's own clock,
+// in nanoseconds, and false if it was not taken. That clock may have any epoch:
+// take differences, unless something like ptp4l keeps it at UTC or TAI.
+func (m *Metadata) HWTimestamp() (time.Time, bool) {
+	if !m.has(validHwtstamp) {
+		return time.Time{}, false
+	}
+	return nanoseconds(m.rec.Hwtstamp), true
+}
+
+func nanoseconds(ns uint64) time.Time {
+	const second = uint64(time.Second)
+	return time.Unix(int64(ns/second), int64(ns%second))
+}
+
+// Mark returns the packet's mark, skb->mark, and false if it is not known.
+func (m *Metadata) Mark() (uint32, bool) {
+	if !m.has(validMark) {
+		return 0, false
+	}
+	return m.rec.Mark, true
+}
+
+// Priority returns the packet's priority, skb->priority, and false if it is not
+// known.
+func (m *Metadata) Priority() (uint32, bool) {
+	if !m.has(validPriority) {
+		return 0, false
+	}
+	return m.rec.Priority, true
+}
+
+// Hash returns the packet's flow hash, skb->hash, and false if it is not known.
+func (m *Metadata) Hash() (uint32, bool) {
+	if !m.has(validHash) {
+		return 0, false
+	}
+	return m.rec.Hash, true
+}
+
+// VLAN returns the tag control information of the VLAN tag that was taken off
+// the packet: priority (PCP) in bits 15 to 13, DEI in bit 12, VLAN id in bits 11
+// to 0, IEEE 802.1Q. It returns false if there was no tag or it is not known.
+func (m *Metadata) VLAN() (uint16, bool) {
+	if !m.has(validVlan) {
+		return 0, false
+	}
+	return m.rec.VlanTci, true
+}
+
+// VLANProtocol returns the ethertype of the VLAN tag in host byte order, 0x8100
+// or 0x88a8. It returns false if [Metadata.VLAN] does.
+func (m *Metadata) VLANProtocol() (uint16, bool) {
+	if !m.has(validVlan) {
+		return 0, false
+	}
+	var wire [2]byte
+	binary.NativeEndian.PutUint16(wire[:], m.rec.VlanProto)
+	return binary.BigEndian.Uint16(wire[:]), true
+}
+
+// IfIndex returns the index of the interface that received the packet, and false
+// if it is not known. The name belongs to it in the network namespace of that
+// interface only.
+func (m *Metadata) IfIndex() (int, bool) {
+	if !m.has(validIfindex) {
+		return 0, false
+	}
+	return int(m.rec.Ifindex), true
+}
+
+// NAPIID returns the id of the NAPI instance, in effect the queue, that received
+// the packet, as SO_INCOMING_NAPI_ID does for sockets, and false if it is not
+// known.
+func (m *Metadata) NAPIID() (uint32, bool) {
+	if !m.has(validNapiID) {
+		return 0, false
+	}
+	return m.rec.NapiId, true
+}
+
+// CPU returns the number of the CPU that processed the packet on reception, and
+// false if it is not known.
+func (m *Metadata) CPU() (uint32, bool) {
+	if !m.has(validCPU) {
+		return 0, false
+	}
+	return m.rec.Cpu, true
+}
+
+// Flags returns the record's flags.
+func (m *Metadata) Flags() Flags { return Flags(m.rec.Flags) }
+
+// Format returns the format of the area, see [Metadata.Raw]. It means nothing
+// when there is no area.
+func (m *Metadata) Format() Format { return Format(m.rec.Format) }
+
+// SetMark sets the mark, skb->mark.
+func (m *Metadata) SetMark(mark uint32) {
+	m.stamp()
+	m.rec.Mark = mark
+	m.rec.Valid |= validMark
+}
+
+// SetPriority sets the priority, skb->priority.
+func (m *Metadata) SetPriority(priority uint32) {
+	m.stamp()
+	m.rec.Priority = priority
+	m.rec.Valid |= validPriority
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
+)
+
+// A socket is what a connection knows of its metadata.
+type socket struct {
+	slots *bpf.Slots // nil: ask the kernel
+	err   error      // not nil: why there is none
+}
+
+func (s *socket) support() Support {
+	tracing := Missing{TierTracing, fmt.Errorf("%w: this version has no programs for it", ErrNotSupported)}
+	native := Missing{TierNative, nativeMissing()}
+	if s.err != nil {
+		return Support{Missing: []Missing{{TierHandle, s.err}, tracing, native}}
+	}
+	return Support{Tier: TierHandle, Mapped: s.slots != nil, Missing: []Missing{tracing, native}}
+}
+
+// Prepare opts a socket in to metadata before it is bound or connected, so
+// that nothing it receives comes without. It is for the Control functions of
+// net.ListenConfig and net.Dialer: net hands on the sockets that it makes
+// later, to NewUDPConn, NewTCPConn and NewTCPListener, which opt in those that
+// are not. The error says why there will be no metadata; the socket works all
+// the same.
+//
+// network is what Control gets: Prepare leaves others than UDP and TCP alone.
+func Prepare(network string, rc syscall.RawConn) error {
+	switch network {
+	case "udp", "udp4", "udp6":
+		return prepare(rc, true).err
+	case "tcp", "tcp4", "tcp6":
+		return prepare(rc, false).err
+	}
+	return fmt.Errorf("%w on %s sockets", ErrNotSupported, network)
+}
+
+func prepare(rc syscall.RawConn, udp bool) socket {
+	var s socket
+	if err := rc.Control(func(fd uintptr) { s.slots, s.err = optIn(int(fd), udp) }); err != nil {
+		s.err = err
+	}
+	return s
+}
+
+func prepareConn(c syscall.Conn, udp bool) (syscall.RawConn, socket) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return nil, socket{err: err}
+	}
+	return rc, prepare(rc, udp)
+}
+
+// opError gives a metadata error the form of package net's. Op is what the
+// user called, as net.OpError wants it.
+func opError(op string, c net.Conn, err error) error {
+	var already *net.OpError
+	if err == nil || errors.As(err, &already) {
+		return err
+	}
+	local := c.LocalAddr()
+	return &net.OpError{Op: op, Net: local.Network(), Source: local, Addr: c.RemoteAddr(), Err: err}
+}

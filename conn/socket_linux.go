@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
+)
+
+// optIn makes the kernel keep records for the socket, attaching the programs
+// to this process's cgroup when nobody has. It may be done again.
+func optIn(fd int, udp bool) (*bpf.Slots, error) {
+	var ts timestamping
+	if udp {
+		var err error
+		if ts, err = getTimestamping(fd); err != nil {
+			return nil, err
+		}
+	}
+	err := bpf.EnableSocket(fd, ts.flags)
+	if errors.Is(err, ErrNotSupported) {
+		if _, err := bpf.AttachOwn(); err != nil {
+			return nil, err
+		}
+		err = bpf.EnableSocket(fd, ts.flags)
+		if errors.Is(err, ErrNotSupported) {
+			return nil, fmt.Errorf("%w: no programs for this socket's cgroup or kind: it was made in another cgroup than %s, or is a Multipath TCP socket", err, ownCgroup())
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := bpf.SocketInfo(fd)
+	if err != nil {
+		return nil, err
+	}
+	if udp {
+		if err := ts.carryHandles(fd); err != nil {
+			return nil, err
+		}
+		// The programs took that for the application's wish.
+		if err := bpf.EnableSocket(fd, ts.flags); err != nil {
+			return nil, err
+		}
+	}
+	return bpf.FindSlots(info), nil
+}
+
+func ownCgroup() string {
+	a, err := bpf.AttachOwn()
+	if err != nil {
+		return "this process's"
+	}
+	return a.Cgroup()
+}
+
+// timestamping is struct so_timestamping, and which of the two options it was
+// set by.
+type timestamping struct {
+	flags   uint32
+	bindPHC int32
+	opt     int
+}
+
+// getTimestamping reads what the application has asked for; where the socket
+// opted in before, the programs leave out what sockmeta added.
+func getTimestamping(fd int) (timestamping, error) {
+	var v [2]uint32
+	if err := getsockopt(fd, unix.SO_TIMESTAMPING, &v); err != nil {
+		return timestamping{}, err
+	}
+	ts := timestamping{flags: v[0], bindPHC: int32(v[1]), opt: unix.SO_TIMESTAMPING}
+	// Both options work on one flag of the socket, which also gives the
+	// application's SO_TIMESTAMP messages their type: it stays as it is. Only
+	// on 32-bit systems a handle does not fit into the old messages.
+	if unsafe.Sizeof(uintptr(0)) == 4 {
+		ts.opt = unix.SO_TIMESTAMPING_NEW
+		return ts, nil
+	}
+	for _, opt := range []int{unix.SO_TIMESTAMPING_NEW, unix.SO_TIMESTAMPNS_NEW, unix.SO_TIMESTAMP_NEW} {
+		var v [2]uint32
+		if err := getsockopt(fd, opt, &v); err == nil && v[0] != 0 {
+			ts.opt = unix.SO_TIMESTAMPING_NEW
+		}
+	}
+	return ts, nil
+}
+
+// carryHandles lets recvmsg return skb->tstamp. Without
+// SOF_TIMESTAMPING_RX_SOFTWARE it does not switch on timestamps for the host's
+// packets, and it needs no privilege.
+func (ts timestamping) carryHandles(fd int) error {
+	v := [2]uint32{ts.flags | unix.SOF_TIMESTAMPING_SOFTWARE, uint32(ts.bindPHC)}
+	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, uintptr(ts.opt),
+		uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+	if errno != 0 {
+		return os.NewSyscallError("setsockopt", errno)
+	}
+	return nil
+}
+
+func getsockopt(fd, opt int, v *[2]uint32) error {
+	size := uint32(unsafe.Sizeof(*v))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, uintptr(opt),
+		uintptr(unsafe.Pointer(v)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return os.NewSyscallError("getsockopt", errno)
+	}
+	return nil
+}
+
+// nativeMissing looks for the talk's kfuncs in the kernel's and its modules'
+// BTF.
+var nativeMissing = sync.OnceValue(func() error {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("%w: kernel without BTF: %w", ErrNotSupported, err)
+	}
+	var fn *btf.Func
+	if err := spec.TypeByName("bpf_msg_put_cmsg", &fn); err != nil {
+		return fmt.Errorf("%w: the kernel has no kfunc bpf_msg_put_cmsg", ErrNotSupported)
+	}
+	return fmt.Errorf("%w: this version has no programs for it", ErrNotSupported)
+})

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Tier says by which of the kernel's ways metadata travels. The way makes no
+// difference to the application, other than in cost and in what it needs.
+type Tier int
+
+// The tiers, each better than the ones before it.
+const (
+	// TierNone: a plain socket.
+	TierNone Tier = iota
+	// TierHandle: a handle in skb->tstamp stands for the record. Linux 6.6.
+	TierHandle
+	// TierTracing: as TierHandle, and control messages at level SOL_BPF that
+	// programs send themselves are understood. Needs BPF trampolines.
+	TierTracing
+	// TierNative: the kernel puts and reads the control messages. Needs
+	// kfuncs that no released kernel has.
+	TierNative
+)
+
+// String returns none, handle, tracing or native.
+func (t Tier) String() string {
+	switch t {
+	case TierNone:
+		return "none"
+	case TierHandle:
+		return "handle"
+	case TierTracing:
+		return "tracing"
+	case TierNative:
+		return "native"
+	}
+	return fmt.Sprintf("Tier(%d)", int(t))
+}
+
+// Support says what a connection can do.
+type Support struct {
+	// Tier is what is in use.
+	Tier Tier
+	// Mapped says that records are read from a mapping that this process
+	// shares with the kernel. Without it each record is a getsockopt call.
+	Mapped bool
+	// Missing says why it is no better tier, the nearest first.
+	Missing []Missing
+}
+
+// Missing says why a tier is not in use.
+type Missing struct {
+	Tier Tier
+	// Err is ErrNotSupported.
+	Err error
+}
+
+// Err returns nil where there is metadata, else why there is none, an error
+// that is ErrNotSupported.
+func (s Support) Err() error {
+	if s.Tier != TierNone || len(s.Missing) == 0 {
+		return nil
+	}
+	return s.Missing[0].Err
+}
+
+// String returns the tier and what is missing on one line.
+func (s Support) String() string {
+	var b strings.Builder
+	b.WriteString(s.Tier.String())
+	if s.Tier != TierNone {
+		if s.Mapped {
+			b.WriteString(" (mapped)")
+		} else {
+			b.WriteString(" (getsockopt)")
+		}
+	}
+	for _, m := range s.Missing {
+		fmt.Fprintf(&b, "; not %s: %v", m.Tier, m.Err)
+	}
+	return b.String()
+}

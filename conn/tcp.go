@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/cmsg"
+)
+
+var (
+	_ net.Conn      = (*TCPConn)(nil)
+	_ syscall.Conn  = (*TCPConn)(nil)
+	_ io.ReaderFrom = (*TCPConn)(nil)
+	_ io.WriterTo   = (*TCPConn)(nil)
+)
+
+// A TCPConn is a net.TCPConn that knows the metadata of the segments that it
+// receives. It has all methods of net.TCPConn, and they do what they do there;
+// reading and writing cost nothing more.
+//
+// Multiple goroutines may call its methods at the same time.
+type TCPConn struct {
+	tcp  *net.TCPConn
+	raw  syscall.RawConn
+	sock socket
+}
+
+// NewTCPConn wraps c, which must not be used by itself any more, and opts it in
+// to metadata where that has not been done (Prepare). A connection that is open
+// already has no OpeningMetadata then.
+func NewTCPConn(c *net.TCPConn) *TCPConn {
+	t := &TCPConn{tcp: c}
+	t.raw, t.sock = prepareConn(c, false)
+	return t
+}
+
+// Support says what the connection can do, and why not more.
+func (c *TCPConn) Support() Support { return c.sock.support() }
+
+// Metadata returns the metadata of the bytes that the last Read returned: of
+// the segment that brought the last of them. It stays until the next Read, and
+// is that of the last bytes also when Read has returned io.EOF.
+//
+// The kernel remembers the last 16 segments of a connection that brought data;
+// where more than that were waiting, the error is ErrOverrun. It is
+// ErrNoMetadata where nothing has been read. A record with cmsg.FlagRepeated is
+// of the first of several segments with these bytes; with cmsg.FlagAggregate it
+// stands for segments that GRO merged.
+//
+// Metadata does not block and knows no deadlines. With several readers, "the
+// last" is the last of any of them.
+func (c *TCPConn) Metadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCPRead) }
+
+// OpeningMetadata returns the metadata of the segment that opened the
+// connection: the peer's SYN, or, where this side dialed, its SYN-ACK
+// (cmsg.FlagSynAck). Where the SYN's record was lost, because the host answered
+// with SYN cookies or was opening very many connections, it is that of the
+// segment that completed the handshake (cmsg.FlagHandshakeAck).
+func (c *TCPConn) OpeningMetadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCPOpening) }
+
+// LatestMetadata returns the metadata of the newest segment that has arrived,
+// whether it brought data or not, and whether that has been read or not.
+func (c *TCPConn) LatestMetadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCPLatest) }
+
+func (c *TCPConn) record(opt int) (md cmsg.Metadata, err error) {
+	err = c.sock.err
+	if err == nil {
+		cerr := c.raw.Control(func(fd uintptr) {
+			err = bpf.SocketRecord(int(fd), opt, md.Words())
+		})
+		if cerr != nil {
+			err = cerr
+		}
+	}
+	if err != nil {
+		md.Reset()
+		return md, opError("metadata", c.tcp, err)
+	}
+	return md, nil
+}
+
+// NetConn returns the connection that c wraps.
+func (c *TCPConn) NetConn() net.Conn { return c.tcp }
+
+// Read reads from the connection.
+func (c *TCPConn) Read(b []byte) (int, error) { return c.tcp.Read(b) }
+
+// Write writes to the connection.
+func (c *TCPConn) Write(b []byte) (int, error) { return c.tcp.Write(b) }
+
+// ReadFrom copies from r to the connection, by splice or sendfile where
+// net.TCPConn does; from another TCPConn, too.
+func (c *TCPConn) ReadFrom(r io.Reader) (int64, error) {
+	switch r := r.(type) {
+	case *TCPConn:
+		return c.tcp.ReadFrom(r.tcp)
+	case *io.LimitedReader:
+		if inner, ok := r.R.(*TCPConn); ok {
+			plain := &io.LimitedReader{R: inner.tcp, N: r.N}
+			n, err := c.tcp.ReadFrom(plain)
+			r.N = plain.N
+			return n, err
+		}
+	}
+	return c.tcp.ReadFrom(r)
+}
+
+// WriteTo copies from the connection to w, by splice where net.TCPConn does; to
+// another TCPConn, too.
+func (c *TCPConn) WriteTo(w io.Writer) (int64, error) {
+	if t, ok := w.(*TCPConn); ok {
+		return c.tcp.WriteTo(t.tcp)
+	}
+	return c.tcp.WriteTo(w)
+}
+
+// Close closes the connection.
+func (c *TCPConn) Close() error { return c.tcp.Close() }
+
+// CloseRead shuts down the reading side.
+func (c *TCPConn) CloseRead() error { return c.tcp.CloseRead() }
+
+// CloseWrite shuts down the writing side.
+func (c *TCPConn) CloseWrite() error { return c.tcp.CloseWrite() }
+
+// LocalAddr returns the local address, a *net.TCPAddr.
+func (c *TCPConn) LocalAddr() net.Addr { return c.tcp.LocalAddr() }
+
+// RemoteAddr returns the remote address, a *net.TCPAddr.
+func (c *TCPConn) RemoteAddr() net.Addr { return c.tcp.RemoteAddr() }
+
+// SetDeadline sets the deadlines of reads and writes.
+func (c *TCPConn) SetDeadline(t time.Time) error { return c.tcp.SetDeadline(t) }
+
+// SetReadDeadline sets the deadline of reads.
+func (c *TCPConn) SetReadDeadline(t time.Time) error { return c.tcp.SetReadDeadline(t) }
+
+// SetWriteDeadline sets the deadline of writes.
+func (c *TCPConn) SetWriteDeadline(t time.Time) error { return c.tcp.SetWriteDeadline(t) }
+
+// SetReadBuffer sets the size in bytes of the socket's receive buffer.
+func (c *TCPConn) SetReadBuffer(bytes int) error { return c.tcp.SetReadBuffer(bytes) }
+
+// SetWriteBuffer sets the size in bytes of the socket's transmit buffer.
+func (c *TCPConn) SetWriteBuffer(bytes int) error { return c.tcp.SetWriteBuffer(bytes) }
+
+// SetLinger sets SO_LINGER, see net.TCPConn.
+func (c *TCPConn) SetLinger(sec int) error { return c.tcp.SetLinger(sec) }
+
+// SetNoDelay sets TCP_NODELAY, see net.TCPConn.
+func (c *TCPConn) SetNoDelay(noDelay bool) error { return c.tcp.SetNoDelay(noDelay) }
+
+// SetKeepAlive sets SO_KEEPALIVE.
+func (c *TCPConn) SetKeepAlive(keepalive bool) error { return c.tcp.SetKeepAlive(keepalive) }
+
+// SetKeepAlivePeriod sets the time between keep-alive probes.
+func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error { return c.tcp.SetKeepAlivePeriod(d) }
+
+// SetKeepAliveConfig sets the keep-alive options.
+func (c *TCPConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
+	return c.tcp.SetKeepAliveConfig(config)
+}
+
+// MultipathTCP reports whether the connection uses Multipath TCP, see
+// net.TCPConn.
+func (c *TCPConn) MultipathTCP() (bool, error) { return c.tcp.MultipathTCP() }
+
+// SyscallConn returns the raw connection.
+func (c *TCPConn) SyscallConn() (syscall.RawConn, error) { return c.tcp.SyscallConn() }
+
+// File returns a duplicate of the file descriptor, see net.TCPConn.File.
+func (c *TCPConn) File() (*os.File, error) { return c.tcp.File() }

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/sockmeta/sockmeta-go/cmsg"
+)
+
+// Room for control messages. The kernel puts those of SO_TIMESTAMP (32 bytes)
+// and SO_TIMESTAMPING (64) first, then all others (net/socket.c,
+// sock_recv_timestamp).
+const (
+	ownOOB   = 128
+	plainOOB = 128
+)
+
+// MSG_CTRUNC, the flags of include/uapi/linux/net_tstamp.h, and the size of
+// struct scm_timestamping64.
+const (
+	msgCtrunc = 0x8
+
+	tsRxHardware  = 1 << 2
+	tsRxSoftware  = 1 << 3
+	tsSoftware    = 1 << 4
+	tsRawHardware = 1 << 6
+	tsRxFilter    = 1 << 17
+
+	timestampingLen = 3 * timespecLen
+	timespecLen     = 16
+)
+
+type kind int
+
+const (
+	kindOther kind = iota
+	kindTimestamping
+	kindTimeval
+	kindTimespec
+)
+
+// timespec reads the first time as nanoseconds. Sizes and order are those of
+// struct __kernel_timespec; on 64-bit systems the old types are the same.
+func timespec(b []byte) uint64 {
+	return binary.NativeEndian.Uint64(b)*1e9 + binary.NativeEndian.Uint64(b[8:])
+}
+
+func putTimespec(b []byte, t time.Time) {
+	binary.NativeEndian.PutUint64(b, uint64(t.Unix()))
+	binary.NativeEndian.PutUint64(b[8:], uint64(t.Nanosecond()))
+}
+
+// putTime writes a timeval or timespec of size bytes, and returns size.
+func putTime(b []byte, t time.Time, k kind, size int) int {
+	fraction := uint64(t.Nanosecond())
+	if k == kindTimeval {
+		fraction /= 1000
+	}
+	if size < timespecLen {
+		binary.NativeEndian.PutUint32(b, uint32(t.Unix()))
+		binary.NativeEndian.PutUint32(b[4:], uint32(fraction))
+		return 8
+	}
+	binary.NativeEndian.PutUint64(b, uint64(t.Unix()))
+	binary.NativeEndian.PutUint64(b[8:], fraction)
+	return timespecLen
+}
+
+// copyTime copies the i-th time of a struct scm_timestamping64, and reports
+// whether it is set.
+func copyTime(dst, src []byte, i int) bool {
+	from := src[i*timespecLen : (i+1)*timespecLen]
+	copy(dst[i*timespecLen:], from)
+	return timespec(from) != 0
+}
+
+// kindOf tells messages with times, of the length that makes them readable.
+func kindOf(m cmsg.Message) kind {
+	if m.Level != solSocket {
+		return kindOther
+	}
+	switch m.Type {
+	case scmTimestampingOld, scmTimestampingNew:
+		if len(m.Data) >= timestampingLen {
+			return kindTimestamping
+		}
+	case scmTimestampOld, scmTimestampNew:
+		return kindTimeval
+	case scmTimestampnsOld, scmTimestampnsNew:
+		return kindTimespec
+	}
+	return kindOther
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+var (
+	_ net.Conn       = (*UDPConn)(nil)
+	_ net.PacketConn = (*UDPConn)(nil)
+	_ syscall.Conn   = (*UDPConn)(nil)
+)
+
+// A UDPConn is a net.UDPConn that knows the metadata of the datagrams that it
+// receives. It has all methods of net.UDPConn, and they do what they do there.
+//
+// Multiple goroutines may call its methods at the same time.
+type UDPConn struct {
+	udp  *net.UDPConn
+	raw  syscall.RawConn
+	sock socket
+
+	// handle of the datagram that the last Read* returned, 0 for none.
+	last atomic.Uint64
+	// wantCmsg is set by SetMetadataMessage.
+	wantCmsg atomic.Bool
+
+	// What ReadMetadata returns, made here so that it allocates nothing when
+	// metadata is lost, which happens under load.
+	errNotSupported, errNoMetadata, errOverrun error
+}
+
+// NewUDPConn wraps c, which must not be used by itself any more, and opts it in
+// to metadata where that has not been done (Prepare). What waits in its receive
+// buffer then has none.
+func NewUDPConn(c *net.UDPConn) *UDPConn {
+	u := &UDPConn{udp: c}
+	u.raw, u.sock = prepareConn(c, true)
+	u.errNotSupported = opError("metadata", c, u.sock.err)
+	u.errNoMetadata = opError("metadata", c, ErrNoMetadata)
+	u.errOverrun = opError("metadata", c, ErrOverrun)
+	return u
+}
+
+// Support says what the connection can do, and why not more.
+func (c *UDPConn) Support() Support { return c.sock.support() }
+
+// NetConn returns the connection that c wraps. Reading from it directly returns
+// what SyscallConn's documentation says.
+func (c *UDPConn) NetConn() net.Conn { return c.udp }
+
+// Close closes the connection.
+func (c *UDPConn) Close() error { return c.udp.Close() }
+
+// LocalAddr returns the local address, a *net.UDPAddr.
+func (c *UDPConn) LocalAddr() net.Addr { return c.udp.LocalAddr() }
+
+// RemoteAddr returns the remote address, a *net.UDPAddr, or nil where the
+// connection has none.
+func (c *UDPConn) RemoteAddr() net.Addr { return c.udp.RemoteAddr() }
+
+// SetDeadline sets the deadlines of net.UDPConn.SetDeadline.
+func (c *UDPConn) SetDeadline(t time.Time) error { return c.udp.SetDeadline(t) }
+
+// SetReadDeadline sets the deadline of reads.
+func (c *UDPConn) SetReadDeadline(t time.Time) error { return c.udp.SetReadDeadline(t) }
+
+// SetWriteDeadline sets the deadline of writes.
+func (c *UDPConn) SetWriteDeadline(t time.Time) error { return c.udp.SetWriteDeadline(t) }
+
+// SetReadBuffer sets the size in bytes of the socket's receive buffer
+// (SO_RCVBUF). With a larger one more datagrams wait, and the receive map should
+// have more slots (bpf.Options.SlotsPerCPU).
+func (c *UDPConn) SetReadBuffer(bytes int) error { return c.udp.SetReadBuffer(bytes) }
+
+// SetWriteBuffer sets the size in bytes of the socket's transmit buffer.
+func (c *UDPConn) SetWriteBuffer(bytes int) error { return c.udp.SetWriteBuffer(bytes) }
+
+// SyscallConn returns the raw connection. Control messages that are read
+// through it include sockmeta's own: {SOL_SOCKET, SCM_TIMESTAMPING} with a first
+// time that has bit 62 set in nanoseconds. Socket options set through it have
+// their usual effect, SO_TIMESTAMPING included.
+func (c *UDPConn) SyscallConn() (syscall.RawConn, error) { return c.udp.SyscallConn() }
+
+// File returns a duplicate of the file descriptor, see net.UDPConn.File. What
+// SyscallConn's documentation says holds for it, too.
+func (c *UDPConn) File() (*os.File, error) { return c.udp.File() }
+
+// Read reads a datagram from the remote address, or from any where there is
+// none.
+func (c *UDPConn) Read(b []byte) (int, error) {
+	// net returns at once for an empty buffer, and leaves the datagram.
+	if len(b) == 0 || c.sock.err != nil {
+		return c.udp.Read(b)
+	}
+	n, _, err := c.read(b)
+	return n, err
+}
+
+// ReadFrom reads a datagram and returns its source, a *net.UDPAddr.
+func (c *UDPConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, addr, err := c.readFromUDP(b, &net.UDPAddr{})
+	if addr == nil {
+		return n, nil, err
+	}
+	return n, addr, err
+}
+
+// ReadFromUDP is ReadFrom with a concrete address.
+func (c *UDPConn) ReadFromUDP(b []byte) (n int, addr *net.UDPAddr, err error) {
+	// Small enough to be inlined, so that an address that does not escape
+	// the caller is not allocated.
+	return c.readFromUDP(b, &net.UDPAddr{})
+}
+
+func (c *UDPConn) readFromUDP(b []byte, addr *net.UDPAddr) (int, *net.UDPAddr, error) {
+	n, from, err := c.ReadFromUDPAddrPort(b)
+	if !from.IsValid() {
+		return n, nil, err
+	}
+	*addr = *net.UDPAddrFromAddrPort(from)
+	return n, addr, err
+}
+
+// ReadFromUDPAddrPort reads a datagram and returns its source. Over IPv4 on a
+// socket that is open for both families, the source is an IPv4-mapped IPv6
+// address, as with net.UDPConn.
+func (c *UDPConn) ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err error) {
+	if c.sock.err != nil {
+		return c.udp.ReadFromUDPAddrPort(b)
+	}
+	return c.read(b)
+}
+
+// ReadMsgUDP is ReadMsgUDPAddrPort with a *net.UDPAddr.
+func (c *UDPConn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
+	n, oobn, flags, from, err := c.ReadMsgUDPAddrPort(b, oob)
+	if from.IsValid() {
+		addr = net.UDPAddrFromAddrPort(from)
+	}
+	return n, oobn, flags, addr, err
+}
+
+// Write sends a datagram to the remote address.
+func (c *UDPConn) Write(b []byte) (int, error) { return c.udp.Write(b) }
+
+// WriteTo sends a datagram to addr, a *net.UDPAddr.
+func (c *UDPConn) WriteTo(b []byte, addr net.Addr) (int, error) { return c.udp.WriteTo(b, addr) }
+
+// WriteToUDP sends a datagram to addr.
+func (c *UDPConn) WriteToUDP(b []byte, addr *net.UDPAddr) (int, error) {
+	return c.udp.WriteToUDP(b, addr)
+}
+
+// WriteToUDPAddrPort sends a datagram to addr.
+func (c *UDPConn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error) {
+	return c.udp.WriteToUDPAddrPort(b, addr)
+}
+
+// WriteMsgUDP sends a datagram with control messages, see net.UDPConn.
+func (c *UDPConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
+	return c.udp.WriteMsgUDP(b, oob, addr)
+}
+
+// WriteMsgUDPAddrPort sends a datagram with control messages, see net.UDPConn.
+func (c *UDPConn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
+	return c.udp.WriteMsgUDPAddrPort(b, oob, addr)
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"net/netip"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/cmsg"
+)
+
+// ReadMetadata reads a datagram into b and its metadata into md. It allocates
+// nothing, and several goroutines may use it at the same time, each with a md
+// of its own.
+//
+// The payload is delivered whatever becomes of the metadata: where err is
+// ErrNoMetadata, ErrOverrun or ErrNotSupported (IsMetadataError), n and addr
+// are those of a datagram, and md is empty. Other errors are those of
+// net.UDPConn.ReadFromUDPAddrPort.
+func (c *UDPConn) ReadMetadata(b []byte, md *cmsg.Metadata) (n int, addr netip.AddrPort, err error) {
+	md.Reset()
+	if c.sock.err != nil {
+		n, addr, err = c.udp.ReadFromUDPAddrPort(b)
+		if err == nil {
+			err = c.errNotSupported
+		}
+		return n, addr, err
+	}
+	var oob [plainOOB]byte
+	n, oobn, _, addr, err := c.udp.ReadMsgUDPAddrPort(b, oob[:])
+	if err != nil {
+		return n, addr, err
+	}
+	handle := findHandle(oob[:oobn])
+	c.last.Store(handle)
+	if _, err := c.record(handle, md); err != nil {
+		return n, addr, err
+	}
+	return n, addr, nil
+}
+
+// Metadata returns the metadata of the datagram that the last Read* call
+// returned. Call it before the next one, and soon: the record is fetched now,
+// and where newer packets have taken its place the error is ErrOverrun. The
+// error is ErrNoMetadata where the datagram had none or nothing was read, and
+// ErrNotSupported where there never is any.
+//
+// The last call is the last of any goroutine: where several read from the
+// connection, use ReadMetadata.
+func (c *UDPConn) Metadata() (cmsg.Metadata, error) {
+	var md cmsg.Metadata
+	if c.sock.err != nil {
+		return md, c.errNotSupported
+	}
+	_, err := c.record(c.last.Load(), &md)
+	return md, err
+}
+
+// record fetches the record that handle stands for. After an error md is empty.
+func (c *UDPConn) record(handle uint64, md *cmsg.Metadata) (tsflags uint32, err error) {
+	if handle == 0 {
+		return 0, c.errNoMetadata
+	}
+	if c.sock.slots != nil {
+		tsflags, err = c.sock.slots.Read(handle, md.Words())
+	} else {
+		tsflags, err = c.askKernel(handle, md)
+	}
+	switch err {
+	case nil:
+		return tsflags, nil
+	case ErrOverrun:
+		err = c.errOverrun
+	case ErrNoMetadata:
+		err = c.errNoMetadata
+	default:
+		err = opError("metadata", c.udp, err)
+	}
+	md.Reset()
+	return 0, err
+}
+
+func (c *UDPConn) askKernel(handle uint64, md *cmsg.Metadata) (tsflags uint32, err error) {
+	cerr := c.raw.Control(func(fd uintptr) {
+		tsflags, err = bpf.SocketSlot(int(fd), handle, md.Words())
+	})
+	if cerr != nil {
+		err = cerr
+	}
+	return tsflags, err
+}
+
+// SetMetadataMessage sets whether ReadMsgUDP and ReadMsgUDPAddrPort add a
+// control message with the metadata, {SOL_BPF, cmsg.SCM_RECORD}, behind the
+// others in oob (cmsg.FindMetadata reads it, cmsg.MetadataSpace is what to add
+// to the buffer). A datagram without metadata gets none. By default they do
+// not.
+func (c *UDPConn) SetMetadataMessage(on bool) error {
+	if c.sock.err != nil {
+		return c.errNotSupported
+	}
+	c.wantCmsg.Store(on)
+	return nil
+}
+
+// read reads a datagram whose control messages nobody asked for.
+func (c *UDPConn) read(b []byte) (int, netip.AddrPort, error) {
+	var oob [plainOOB]byte
+	n, oobn, _, addr, err := c.udp.ReadMsgUDPAddrPort(b, oob[:])
+	if err == nil {
+		c.last.Store(findHandle(oob[:oobn]))
+	}
+	return n, addr, err
+}
