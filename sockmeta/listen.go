@@ -138,6 +138,23 @@ func ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
 	return l.(*TCPListener), nil
 }
 
+// ListenMulticastUDP is net.ListenMulticastUDP.
+func ListenMulticastUDP(network string, ifi *net.Interface, gaddr *net.UDPAddr) (*UDPConn, error) {
+	c, err := net.ListenMulticastUDP(network, ifi, gaddr)
+	if err != nil {
+		return nil, err
+	}
+	return WrapUDP(c), nil
+}
+
+// WrapUDP gives a connection of package net metadata. It must not be used by
+// itself any more. What waits in its receive buffer has none.
+func WrapUDP(c *net.UDPConn) *UDPConn { return conn.NewUDPConn(c) }
+
+// WrapTCP gives a connection of package net metadata, from the next segment on.
+// It must not be used by itself any more.
+func WrapTCP(c *net.TCPConn) *TCPConn { return conn.NewTCPConn(c) }
+
 // withAddr gives an error the address that the caller knows: an address that
 // does not suit the network has none in the errors of the functions with
 // strings.
