@@ -78,7 +78,8 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 	/* another attachment of the same cgroup has done it */
 	if (ctx->optlen == -1)
 		return 1;
-	if ((void *)(req + 1) > ctx->optval_end)
+	/* optval has 16 bytes at least, whatever optlen says */
+	if (ctx->optlen < (int)sizeof(*req) || (void *)(req + 1) > ctx->optval_end)
 		return refuse(-EINVAL);
 	if (req->abi != SOCKMETA_ABI || !sk)
 		return 1;
@@ -122,7 +123,8 @@ int sockmeta_setsockopt(struct bpf_sockopt *ctx)
 		return 1;
 	st = bpf_sk_storage_get(&sockmeta_sks, ctx->sk, 0, 0);
 	flags = ctx->optval;
-	if (!st || st->protocol != IPPROTO_UDP || (void *)(flags + 1) > ctx->optval_end)
+	if (!st || st->protocol != IPPROTO_UDP || ctx->optlen < (int)sizeof(*flags) ||
+	    (void *)(flags + 1) > ctx->optval_end)
 		return 1;
 	st->tsflags = *flags;
 	*flags = (*flags | SOF_TIMESTAMPING_SOFTWARE) & ~OPT_RX_FILTER;

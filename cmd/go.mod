@@ -1,0 +1,12 @@
+module github.com/sockmeta/sockmeta-go/cmd
+
+go 1.26.0
+
+require github.com/sockmeta/sockmeta-go v0.0.0
+
+require (
+	github.com/cilium/ebpf v0.22.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
+
+replace github.com/sockmeta/sockmeta-go => ../
