@@ -47,7 +47,10 @@ func Attach(opts Options) (*Attachment, error) {
 }
 
 func attach(opts Options) (*Attachment, error) {
-	if err := checkCapabilities(); err != nil {
+	if err := checkSlots(opts.SlotsPerCPU); err != nil {
+		return nil, err
+	}
+	if err := toAttach.check(); err != nil {
 		return nil, err
 	}
 	path := opts.Cgroup
@@ -67,18 +70,15 @@ func attach(opts Options) (*Attachment, error) {
 	// holds the lock without need costs the others the sharing, no more.
 	lock(dir, time.Second)
 	if !opts.Private {
-		a, err := join(dir)
-		if err == nil {
+		// Whatever keeps us from joining, attaching will do or say why not.
+		if a, err := join(dir); err == nil {
 			register(a.info.Instance, a.slots)
 			return a, nil
-		}
-		if !errors.Is(err, errNothingToJoin) && !errors.Is(err, os.ErrPermission) {
-			return nil, err
 		}
 	}
 	a, err := attachOwn(dir, opts.SlotsPerCPU)
 	if err != nil {
-		return nil, withPrivilegeHint(err)
+		return nil, explain(err)
 	}
 	register(a.info.Instance, a.slots)
 	return a, nil

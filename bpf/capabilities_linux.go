@@ -11,24 +11,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the kernel asks for to load and attach cgroup programs that read kernel
-// memory: kernel/bpf/syscall.c, bpf_prog_load and bpf_prog_attach_check. Each
-// but CAP_NET_ADMIN is contained in CAP_SYS_ADMIN (include/linux/capability.h,
-// bpf_capable and perfmon_capable).
-var needed = []struct {
+type capability struct {
 	bit  uint
 	name string
-	also uint
-}{
-	{unix.CAP_BPF, "CAP_BPF", unix.CAP_SYS_ADMIN},
-	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN", unix.CAP_NET_ADMIN},
-	{unix.CAP_PERFMON, "CAP_PERFMON", unix.CAP_SYS_ADMIN},
+	also uint // contains it: include/linux/capability.h, bpf_capable and perfmon_capable
 }
 
-const mend = "grant them to the program (setcap, or AmbientCapabilities= in its unit), or attach to its cgroup from a privileged process"
+var (
+	capBPF      = capability{unix.CAP_BPF, "CAP_BPF", unix.CAP_SYS_ADMIN}
+	capNetAdmin = capability{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN", unix.CAP_NET_ADMIN}
+	capPerfmon  = capability{unix.CAP_PERFMON, "CAP_PERFMON", unix.CAP_SYS_ADMIN}
+)
 
-// checkCapabilities says what is missing before the kernel says EPERM.
-func checkCapabilities() error {
+// What the kernel asks for (kernel/bpf/syscall.c, bpf_prog_load and
+// bpf_prog_attach_check), and what mends its lack. Without CAP_PERFMON the
+// verifier follows speculated paths, too, and refuses both: the programs that
+// read kernel memory, and the producer, which compares packet pointers.
+var (
+	toAttach = privileges{
+		[]capability{capBPF, capNetAdmin, capPerfmon},
+		"grant them to the program (setcap, or AmbientCapabilities= in its unit), or have a privileged process attach to its cgroup (sockmeta attach)",
+	}
+	toProduce = privileges{
+		[]capability{capBPF, capNetAdmin, capPerfmon},
+		"grant them to the program (setcap, or AmbientCapabilities= in its unit)",
+	}
+)
+
+type privileges struct {
+	caps []capability
+	mend string
+}
+
+// check says what is missing before the kernel says EPERM.
+func (p privileges) check() error {
+	if inUserNamespace() {
+		return fmt.Errorf("%w: this process's capabilities count in its user namespace only: %s", ErrNotSupported, p.mend)
+	}
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&hdr, &data[0]); err != nil {
@@ -36,26 +55,25 @@ func checkCapabilities() error {
 	}
 	have := func(bit uint) bool { return data[bit/32].Effective&(1<<(bit%32)) != 0 }
 	var missing []string
-	for _, c := range needed {
+	for _, c := range p.caps {
 		if !have(c.bit) && !have(c.also) {
 			missing = append(missing, c.name)
 		}
 	}
 	if missing != nil {
-		return fmt.Errorf("%w: missing %s: %s", ErrNotSupported, strings.Join(missing, ", "), mend)
+		return fmt.Errorf("%w: missing %s: %s", ErrNotSupported, strings.Join(missing, ", "), p.mend)
 	}
 	return nil
 }
 
-// withPrivilegeHint explains an EPERM in spite of all capabilities.
-func withPrivilegeHint(err error) error {
+// explain makes what the kernel refused an ErrNotSupported. Of an EPERM in spite
+// of all capabilities it leaves out the loader's own guess, which is about
+// kernels before 5.11.
+func explain(err error) error {
 	if !errors.Is(err, unix.EPERM) {
-		return err
+		return fmt.Errorf("%w: %w", ErrNotSupported, err)
 	}
-	if inUserNamespace() {
-		return fmt.Errorf("%w: %w: this process's capabilities count in its user namespace only: %s", ErrNotSupported, err, mend)
-	}
-	return fmt.Errorf("%w: %w: refused in spite of CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: look for lockdown=confidentiality, a seccomp filter, or a cgroup program attached without BPF_F_ALLOW_MULTI", ErrNotSupported, err)
+	return fmt.Errorf("%w: %w: refused in spite of the capabilities: look for lockdown=confidentiality, a seccomp filter, or a cgroup program that was attached without BPF_F_ALLOW_MULTI", ErrNotSupported, unix.EPERM)
 }
 
 func inUserNamespace() bool {

@@ -6,7 +6,7 @@ import "errors"
 
 type unsupportedError struct{}
 
-func (unsupportedError) Error() string { return "sockmeta: not supported" }
+func (unsupportedError) Error() string { return "metadata is not supported" }
 
 // Is makes ErrNotSupported an errors.ErrUnsupported, too.
 func (unsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
@@ -21,9 +21,9 @@ var (
 	// ErrNoMetadata says that this datagram or these bytes came without a
 	// record: they arrived before the socket opted in or after the programs
 	// were detached, or nothing has been read yet.
-	ErrNoMetadata = errors.New("sockmeta: no metadata")
+	ErrNoMetadata = errors.New("no metadata")
 
 	// ErrOverrun says that there was a record, and that newer packets have
 	// taken its place because it was asked for too late.
-	ErrOverrun = errors.New("sockmeta: metadata overrun by newer packets")
+	ErrOverrun = errors.New("metadata overrun by newer packets")
 )

@@ -32,6 +32,18 @@ func defaultSlots(cpus int) int {
 	return max(64, 1<<(bits.Len(uint(n))-1))
 }
 
+// checkSlots says whether there can be n slots a CPU, 0 for the default.
+func checkSlots(n int) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	if n < 0 || n&(n-1) != 0 || uint64(n)*uint64(cpus) > indexMask {
+		return fmt.Errorf("%d slots a CPU: want a power of two, and no more than %d in all", n, indexMask)
+	}
+	return nil
+}
+
 func load(slotsPerCPU int) (_ *programs, err error) {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
@@ -39,9 +51,6 @@ func load(slotsPerCPU int) (_ *programs, err error) {
 	}
 	if slotsPerCPU == 0 {
 		slotsPerCPU = defaultSlots(cpus)
-	}
-	if slotsPerCPU < 1 || slotsPerCPU&(slotsPerCPU-1) != 0 || uint64(slotsPerCPU)*uint64(cpus) > indexMask {
-		return nil, fmt.Errorf("%d slots a CPU: want a power of two, and less than %d in all", slotsPerCPU, indexMask)
 	}
 
 	ingress, err := loadIngress()

@@ -30,7 +30,7 @@ type Producer struct {
 // XDP. It stays until Close or the end of the process. The error is
 // unix.EBUSY where the interface has another XDP program.
 //
-// It needs Linux 5.9 (XDP links), CAP_BPF and CAP_NET_ADMIN.
+// It needs Linux 5.9 (XDP links), CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 func AttachProducer(iface string, opts ProducerOptions) (*Producer, error) {
 	p, err := attachProducer(iface, opts)
 	if err != nil {
@@ -40,7 +40,7 @@ func AttachProducer(iface string, opts ProducerOptions) (*Producer, error) {
 }
 
 func attachProducer(iface string, opts ProducerOptions) (_ *Producer, err error) {
-	if err := checkCapabilities(); err != nil {
+	if err := toProduce.check(); err != nil {
 		return nil, err
 	}
 	ifi, err := net.InterfaceByName(iface)
@@ -49,7 +49,7 @@ func attachProducer(iface string, opts ProducerOptions) (_ *Producer, err error)
 	}
 	var objs producerObjects
 	if err := loadProducerObjects(&objs, nil); err != nil {
-		return nil, withPrivilegeHint(fmt.Errorf("load: %w", err))
+		return nil, explain(fmt.Errorf("load: %w", err))
 	}
 	p := &Producer{programs: objs.producerPrograms, maps: objs.producerMaps, vars: objs.producerVariables}
 	defer func() {
@@ -78,7 +78,7 @@ func attachProducer(iface string, opts ProducerOptions) (_ *Producer, err error)
 		Program: p.programs.SockmetaProducer, Interface: ifi.Index, Flags: link.XDPGenericMode,
 	})
 	if err != nil {
-		return nil, withPrivilegeHint(err)
+		return nil, explain(err)
 	}
 	return p, nil
 }

@@ -13,7 +13,7 @@ type Key uint8
 // order.
 const (
 	KeyPad       Key = 0   // padding, is skipped
-	KeyPacketID  Key = 1   // uint64, counts up for each producer
+	KeyPacketID  Key = 1   // uint64, CPU in the upper 16 bits, counts up on each
 	KeyKtime     Key = 2   // uint64, ns, CLOCK_MONOTONIC
 	KeyServiceID Key = 3   // uint32
 	KeyTraceID   Key = 4   // 16 bytes, trace-id of W3C Trace Context

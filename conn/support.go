@@ -67,7 +67,7 @@ func (s Support) Err() error {
 	return s.Missing[0].Err
 }
 
-// String returns the tier and what is missing on one line.
+// String returns the tier, and why it is none where it is.
 func (s Support) String() string {
 	var b strings.Builder
 	b.WriteString(s.Tier.String())
@@ -78,8 +78,8 @@ func (s Support) String() string {
 			b.WriteString(" (getsockopt)")
 		}
 	}
-	for _, m := range s.Missing {
-		fmt.Fprintf(&b, "; not %s: %v", m.Tier, m.Err)
+	if err := s.Err(); err != nil {
+		fmt.Fprintf(&b, ": %v", err)
 	}
 	return b.String()
 }

@@ -104,7 +104,8 @@ func ListenPacket(network, address string) (net.PacketConn, error) {
 	return lc.ListenPacket(context.Background(), network, address)
 }
 
-// ListenUDP is net.ListenUDP.
+// ListenUDP is net.ListenUDP. In a privileged process the first socket attaches
+// the programs to the process's cgroup; see the package's documentation.
 func ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) {
 	switch network {
 	case "udp", "udp4", "udp6":
@@ -121,7 +122,8 @@ func ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) {
 	return c.(*UDPConn), nil
 }
 
-// ListenTCP is net.ListenTCP.
+// ListenTCP is net.ListenTCP, without Multipath TCP. As for ListenUDP, the first
+// socket of a privileged process attaches the programs.
 func ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
 	switch network {
 	case "tcp", "tcp4", "tcp6":

@@ -3,6 +3,8 @@
 package sockmeta
 
 import (
+	"net"
+
 	"github.com/sockmeta/sockmeta-go/cmsg"
 	"github.com/sockmeta/sockmeta-go/conn"
 )
@@ -60,6 +62,22 @@ var (
 	// ErrTruncated: the record is there, but its end was cut off.
 	ErrTruncated = conn.ErrTruncated
 )
+
+// FromConn returns the TCPConn below c, looking through wrappers that have a
+// NetConn method, as tls.Conn does: for http.Server.ConnContext and the like.
+func FromConn(c net.Conn) (*TCPConn, bool) {
+	for c != nil {
+		if t, ok := c.(*TCPConn); ok {
+			return t, true
+		}
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		c = w.NetConn()
+	}
+	return nil, false
+}
 
 // IsMetadataError reports whether err is about metadata alone: a call that
 // returned it has delivered its payload.

@@ -37,7 +37,7 @@
  * are yours, 128 to 254 are given out by name at run time, 0 is padding.
  */
 #define SOCKMETA_KEY_PAD 0
-#define SOCKMETA_KEY_PACKET_ID 1	/* u64, counts up for each producer */
+#define SOCKMETA_KEY_PACKET_ID 1	/* u64, CPU in the upper 16 bits, counts up on each */
 #define SOCKMETA_KEY_KTIME 2		/* u64, ns, CLOCK_MONOTONIC */
 #define SOCKMETA_KEY_SERVICE_ID 3	/* u32 */
 #define SOCKMETA_KEY_TRACE_ID 4		/* 16 bytes, as in W3C Trace Context */
