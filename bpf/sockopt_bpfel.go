@@ -149,7 +149,6 @@ type sockoptSockmetaTcp struct {
 	HasFin      uint8
 	Pad         [6]uint8
 	Head        uint64
-	ControlHead uint64
 	Latest      uint64
 	Opening     struct {
 		_     structs.HostLayout

@@ -32,7 +32,7 @@ static __always_inline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_s
 	n = __sync_fetch_and_add(cursor, 1);
 	index = (bpf_get_smp_processor_id() << slots_shift) + (n & ((1ULL << slots_shift) - 1));
 	slot = bpf_map_lookup_elem(&sockmeta_rx, &index);
-	if (!slot || !claim(&slot->seq))
+	if (!slot || claim(&slot->seq) == SOCKMETA_BUSY)
 		return;
 	slot->owner = st->id;
 	slot->tsflags = st->tsflags;
@@ -55,11 +55,16 @@ static __always_inline struct sockmeta_handshake *handshake(const struct sockmet
 	return bpf_map_lookup_elem(&sockmeta_handshakes, flow);
 }
 
+/* seq 0: the one after that of its last use. */
 static __noinline void fill_cell(struct __sk_buff *ctx, struct sockmeta_cell *cell,
-				      const struct segment *seg, __u64 seq)
+				 const struct segment *seg, __u64 seq)
 {
-	if (!claim(&cell->seq))
+	__u64 old = claim(&cell->seq);
+
+	if (old == SOCKMETA_BUSY)
 		return;
+	if (!seq)
+		seq = old ? old + 1 : FIRST_SEQ;
 	cell->start = seg->start;
 	cell->end = seg->end;
 	fill_record(ctx, &cell->rec);
@@ -80,9 +85,10 @@ static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct
 	if (!hs)
 		return;
 	if (seg->ack)
-		fill_cell(ctx, &hs->ack, seg, 2);
-	else if (hs->syn.seq != 2 || hs->syn.start != seg->start)
-		fill_cell(ctx, &hs->syn, seg, 2);
+		fill_cell(ctx, &hs->ack, seg, 0);
+	/* not when it comes again */
+	else if (!is_record(hs->syn.seq) || hs->syn.start != seg->start)
+		fill_cell(ctx, &hs->syn, seg, 0);
 }
 
 static __always_inline void connection_ingress(struct __sk_buff *ctx, struct bpf_sock *sk,
@@ -94,7 +100,7 @@ static __always_inline void connection_ingress(struct __sk_buff *ctx, struct bpf
 	if (seg->syn) {
 		/* an answer to our SYN; sockops checks that it was the one */
 		if (seg->ack && !tcp->established)
-			fill_cell(ctx, &tcp->opening, seg, 2);
+			fill_cell(ctx, &tcp->opening, seg, 0);
 		return;
 	}
 	tp = bpf_skc_to_tcp_sock(sk);
@@ -108,15 +114,14 @@ static __always_inline void connection_ingress(struct __sk_buff *ctx, struct bpf
 		tcp->has_fin = 1;
 	}
 	if (seg->start == seg->end) {
-		fill_cell(ctx, &tcp->control, seg,
-			  2 + __sync_fetch_and_add(&tcp->control_head, 1));
+		fill_cell(ctx, &tcp->control, seg, 0);
 		tcp->latest = 0;
 		return;
 	}
 	if (!after(seg->end, tp->rcv_nxt))
 		return;
 	n = __sync_fetch_and_add(&tcp->head, 1);
-	fill_cell(ctx, &tcp->ring[n & (SOCKMETA_TCP_RING - 1)], seg, 2 + n);
+	fill_cell(ctx, &tcp->ring[n & (SOCKMETA_TCP_RING - 1)], seg, FIRST_SEQ + n);
 	tcp->latest = 1 + n;
 }
 

@@ -56,8 +56,10 @@ struct {
 } sockmeta_inst SEC(".maps");
 
 /* The record of one TCP segment. seq is 0 (empty), SOCKMETA_BUSY, or grows
- * from 2 with each use.
+ * with each use; in the ring it is FIRST_SEQ and the segment's number.
  */
+#define FIRST_SEQ 2
+
 struct sockmeta_cell {
 	__u64 seq;
 	__u32 start;		/* sequence numbers: first byte, */
@@ -74,7 +76,6 @@ struct sockmeta_tcp {
 	__u8 has_fin;
 	__u8 pad[6];
 	__u64 head;		/* of ring */
-	__u64 control_head;
 	__u64 latest;		/* head of the newest segment; 0: in control */
 	struct sockmeta_cell opening;
 	struct sockmeta_cell control;	/* of the newest without payload */

@@ -13,15 +13,16 @@
 
 #include "maps.h"
 
-/* Fails when another writer has it: one that was interrupted while the ring
- * went once around.
+/* Returns the number that it had, or SOCKMETA_BUSY when another writer has it:
+ * one that was interrupted while the ring went once around.
  */
-static __always_inline int claim(__u64 *seq)
+static __always_inline __u64 claim(__u64 *seq)
 {
 	__u64 old = *(volatile __u64 *)seq;
 
-	return old != SOCKMETA_BUSY &&
-	       __sync_val_compare_and_swap(seq, old, SOCKMETA_BUSY) == old;
+	if (old == SOCKMETA_BUSY || __sync_val_compare_and_swap(seq, old, SOCKMETA_BUSY) != old)
+		return SOCKMETA_BUSY;
+	return old;
 }
 
 static __always_inline void publish(__u64 *seq, __u64 value)
@@ -32,6 +33,14 @@ static __always_inline void publish(__u64 *seq, __u64 value)
 static __always_inline __u64 read_seq(__u64 *seq)
 {
 	return __sync_fetch_and_add(seq, 0);
+}
+
+/* Whether there is a record under that number, and not an empty place or one
+ * that is being written.
+ */
+static __always_inline int is_record(__u64 seq)
+{
+	return seq > SOCKMETA_BUSY;
 }
 
 #endif

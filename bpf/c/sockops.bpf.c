@@ -40,11 +40,15 @@ static __always_inline void flow_of(struct bpf_sock_ops *ctx, struct sockmeta_fl
 static __always_inline int take_cell(struct sockmeta_cell *to, struct sockmeta_cell *from,
 				     __u32 start)
 {
-	if (read_seq(&from->seq) != 2)
+	__u64 seq = read_seq(&from->seq);
+
+	if (!is_record(seq))
 		return 0;
 	__builtin_memcpy(to, from, sizeof(*to));
-	if (read_seq(&from->seq) == 2 && to->start == start)
+	if (read_seq(&from->seq) == seq && to->start == start) {
+		to->seq = seq;
 		return 1;
+	}
 	to->seq = 0;
 	return 0;
 }
@@ -55,7 +59,7 @@ static __always_inline void append(struct sockmeta_tcp *tcp, const struct sockme
 	struct sockmeta_cell *to = &tcp->ring[tcp->head & (SOCKMETA_TCP_RING - 1)];
 
 	__builtin_memcpy(to, cell, sizeof(*to));
-	to->seq = 2 + tcp->head;
+	to->seq = FIRST_SEQ + tcp->head;
 	tcp->latest = ++tcp->head;
 }
 

@@ -178,7 +178,7 @@ static __always_inline int get_slot(struct bpf_sockopt *ctx, const struct sockme
 	if (!slot)
 		return refuse(-ENODATA);
 	seq = read_seq(&slot->seq);
-	if (seq <= SOCKMETA_BUSY || slot->owner != st->id)
+	if (!is_record(seq) || slot->owner != st->id)
 		return refuse(-ENODATA);
 	answer->seq = seq;
 	answer->tsflags = slot->tsflags;
@@ -192,27 +192,48 @@ static __always_inline int get_slot(struct bpf_sockopt *ctx, const struct sockme
 	return answer_with(ctx, sizeof(*answer));
 }
 
-static __always_inline int get_cell(struct bpf_sockopt *ctx, struct sockmeta_cell *cell, __u16 flags)
+/* Answers with the record of the cell, unless it changed since read_seq()
+ * returned seq.
+ */
+static __always_inline int get_cell(struct bpf_sockopt *ctx, struct sockmeta_cell *cell, __u64 seq,
+				    __u16 flags)
 {
 	struct sockmeta_record *rec = ctx->optval;
-	__u64 seq = read_seq(&cell->seq);
 
-	if (seq <= SOCKMETA_BUSY)
-		return refuse(-ENODATA);
 	if ((void *)(rec + 1) > ctx->optval_end)
 		return refuse(-EMSGSIZE);
 	copy_record(ctx, 0, &cell->rec);
-	if (read_seq(&cell->seq) != seq)
+	if (read_seq(&cell->seq) != seq) {
+		__builtin_memset(rec, 0, sizeof(*rec));
 		return refuse(-EOVERFLOW);
+	}
 	rec->flags |= flags;
 	return answer_with(ctx, sizeof(*rec));
 }
 
-/* The segment that brought the last byte that the application read. */
+static __always_inline int get_newest(struct bpf_sockopt *ctx, struct sockmeta_cell *cell)
+{
+	__u64 seq = read_seq(&cell->seq);
+
+	if (!is_record(seq))
+		return refuse(seq ? -EOVERFLOW : -ENODATA);
+	return get_cell(ctx, cell, seq, 0);
+}
+
+#define load(x) (*(volatile typeof(x) *)&(x))
+
+/*
+ * The segment that brought the last byte that the application read. Segments
+ * arrive meanwhile. A cell that changed under the scan is lost, which is said
+ * unless another has the byte. The loads are not ordered on every architecture:
+ * what they find is checked again, with barriers, when it is copied.
+ */
 static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
 {
-	__u64 first = 0, newer = 0;
+	struct sockmeta_cell *found;
+	__u64 first = 0;
 	__u16 flags = 0;
+	int lost = 0;
 	__u32 i, last;
 
 	if (!copied_seq(ctx, &last))
@@ -225,25 +246,31 @@ static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp
 		last--;
 	for (i = 0; i < SOCKMETA_TCP_RING; i++) {
 		struct sockmeta_cell *cell = &tcp->ring[i];
-		__u64 seq = cell->seq;
+		__u64 seq = load(cell->seq);
+		__u32 start = load(cell->start), end = load(cell->end);
 
-		if (seq <= SOCKMETA_BUSY)
+		if (!seq)
 			continue;
-		if (after(cell->start, last)) {
-			newer = seq;
+		/* being written, or all of it behind the byte: so are those
+		 * that were in its place
+		 */
+		if (!is_record(seq) || load(cell->seq) != seq || after(start, last)) {
+			lost = 1;
 			continue;
 		}
-		if (!after(cell->end, last))
+		if (!after(end, last))
 			continue;
 		if (first)
 			flags = SOCKMETA_F_REPEATED;
 		if (!first || seq < first)
 			first = seq;
 	}
-	/* The ring holds only what came after it. */
 	if (!first)
-		return refuse(newer ? -EOVERFLOW : -ENODATA);
-	return get_cell(ctx, &tcp->ring[(first - 2) & (SOCKMETA_TCP_RING - 1)], flags);
+		return refuse(lost ? -EOVERFLOW : -ENODATA);
+	found = &tcp->ring[(first - FIRST_SEQ) & (SOCKMETA_TCP_RING - 1)];
+	if (read_seq(&found->seq) != first || after(found->start, last) || !after(found->end, last))
+		return refuse(-EOVERFLOW);
+	return get_cell(ctx, found, first, flags);
 }
 
 static __always_inline int get_latest(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
@@ -251,8 +278,8 @@ static __always_inline int get_latest(struct bpf_sockopt *ctx, struct sockmeta_t
 	__u64 latest = tcp->latest;
 
 	if (!latest)
-		return get_cell(ctx, &tcp->control, 0);
-	return get_cell(ctx, &tcp->ring[(latest - 1) & (SOCKMETA_TCP_RING - 1)], 0);
+		return get_newest(ctx, &tcp->control);
+	return get_newest(ctx, &tcp->ring[(latest - 1) & (SOCKMETA_TCP_RING - 1)]);
 }
 
 static __always_inline int get_timestamping(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
@@ -289,7 +316,7 @@ int sockmeta_getsockopt(struct bpf_sockopt *ctx)
 	if (!tcp)
 		return refuse(-ENODATA);
 	if (ctx->optname == SOCKMETA_OPT_TCP_OPENING)
-		return get_cell(ctx, &tcp->opening, 0);
+		return get_newest(ctx, &tcp->opening);
 	if (ctx->optname == SOCKMETA_OPT_TCP_LATEST)
 		return get_latest(ctx, tcp);
 	return get_read(ctx, tcp);

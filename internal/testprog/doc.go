@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package testprog holds XDP programs for the module's tests: producers whose
+// metadata repeats what the packet itself says, so that a reader can tell
+// whether it got the metadata of its own packet.
+package testprog
+
+// Keys that the programs write.
+const (
+	// KeyID is the u64 that a UDP datagram's payload begins with.
+	KeyID = 16
+	// KeyFiller is the same u64, FillerWords times.
+	KeyFiller = 19
+	// KeySeq is a TCP segment's sequence number, u32.
+	KeySeq = 17
+	// KeyLen is the number of bytes of a TCP segment's payload, u32.
+	KeyLen = 18
+)
+
+// FillerWords is how often KeyFiller's value holds the datagram's id.
+const FillerWords = 20

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package testprog
+
+// As in ../../bpf/gen.go, the output is committed; CI compares.
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" -no-global-types Echo c/echo.bpf.c
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" -no-global-types Header c/header.bpf.c
