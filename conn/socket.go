@@ -49,6 +49,9 @@ func prepare(rc syscall.RawConn, udp bool) socket {
 	if err := rc.Control(func(fd uintptr) { s.slots, s.err = optIn(int(fd), udp) }); err != nil {
 		s.err = err
 	}
+	if s.err != nil && !errors.Is(s.err, ErrNotSupported) {
+		s.err = fmt.Errorf("%w: %w", ErrNotSupported, s.err)
+	}
 	return s
 }
 

@@ -99,7 +99,7 @@ func (c *UDPConn) Read(b []byte) (int, error) {
 	if len(b) == 0 || c.sock.err != nil {
 		return c.udp.Read(b)
 	}
-	n, _, err := c.read(b)
+	n, _, err := c.read("read", b)
 	return n, err
 }
 
@@ -124,7 +124,7 @@ func (c *UDPConn) readFromUDP(b []byte, addr *net.UDPAddr) (int, *net.UDPAddr, e
 	if !from.IsValid() {
 		return n, nil, err
 	}
-	*addr = *net.UDPAddrFromAddrPort(from)
+	*addr = net.UDPAddr{IP: from.Addr().AsSlice(), Port: int(from.Port()), Zone: from.Addr().Zone()}
 	return n, addr, err
 }
 
@@ -135,7 +135,7 @@ func (c *UDPConn) ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err
 	if c.sock.err != nil {
 		return c.udp.ReadFromUDPAddrPort(b)
 	}
-	return c.read(b)
+	return c.read("recvfrom", b)
 }
 
 // ReadMsgUDP is ReadMsgUDPAddrPort with a *net.UDPAddr.

@@ -3,7 +3,10 @@
 package conn
 
 import (
+	"errors"
 	"net/netip"
+	"os"
+	"sync"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
@@ -29,7 +32,7 @@ func (c *UDPConn) ReadMetadata(b []byte, md *cmsg.Metadata) (n int, addr netip.A
 	var oob [plainOOB]byte
 	n, oobn, _, addr, err := c.udp.ReadMsgUDPAddrPort(b, oob[:])
 	if err != nil {
-		return n, addr, err
+		return 0, netip.AddrPort{}, asCall("recvfrom", err)
 	}
 	handle := findHandle(oob[:oobn])
 	c.last.Store(handle)
@@ -80,14 +83,33 @@ func (c *UDPConn) record(handle uint64, md *cmsg.Metadata) (tsflags uint32, err 
 	return 0, err
 }
 
+// A query asks the kernel for one record. They are used again, as RawConn's
+// functions let everything escape.
+type query struct {
+	handle  uint64
+	md      cmsg.Metadata
+	tsflags uint32
+	err     error
+	ask     func(fd uintptr)
+}
+
+var queries = sync.Pool{New: func() any {
+	q := new(query)
+	q.ask = func(fd uintptr) { q.tsflags, q.err = bpf.SocketSlot(int(fd), q.handle, q.md.Words()) }
+	return q
+}}
+
 func (c *UDPConn) askKernel(handle uint64, md *cmsg.Metadata) (tsflags uint32, err error) {
-	cerr := c.raw.Control(func(fd uintptr) {
-		tsflags, err = bpf.SocketSlot(int(fd), handle, md.Words())
-	})
-	if cerr != nil {
-		err = cerr
+	q := queries.Get().(*query)
+	defer queries.Put(q)
+	q.handle = handle
+	if err := c.raw.Control(q.ask); err != nil {
+		return 0, err
 	}
-	return tsflags, err
+	if q.err == nil {
+		*md = q.md
+	}
+	return q.tsflags, q.err
 }
 
 // SetMetadataMessage sets whether ReadMsgUDP and ReadMsgUDPAddrPort add a
@@ -103,12 +125,24 @@ func (c *UDPConn) SetMetadataMessage(on bool) error {
 	return nil
 }
 
-// read reads a datagram whose control messages nobody asked for.
-func (c *UDPConn) read(b []byte) (int, netip.AddrPort, error) {
+// read reads a datagram whose control messages nobody asked for. call is what
+// net would have called.
+func (c *UDPConn) read(call string, b []byte) (int, netip.AddrPort, error) {
 	var oob [plainOOB]byte
 	n, oobn, _, addr, err := c.udp.ReadMsgUDPAddrPort(b, oob[:])
-	if err == nil {
-		c.last.Store(findHandle(oob[:oobn]))
+	if err != nil {
+		// It returns -1 and an address that is valid.
+		return 0, netip.AddrPort{}, asCall(call, err)
 	}
-	return n, addr, err
+	c.last.Store(findHandle(oob[:oobn]))
+	return n, addr, nil
+}
+
+// asCall names the system call in err, which net has made for this error.
+func asCall(call string, err error) error {
+	var s *os.SyscallError
+	if errors.As(err, &s) {
+		s.Syscall = call
+	}
+	return err
 }

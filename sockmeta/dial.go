@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
+	"strings"
 	"syscall"
 
 	"github.com/sockmeta/sockmeta-go/conn"
@@ -34,30 +36,49 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 }
 
 // DialContext is net.Dialer.DialContext. For UDP networks the connection is a
-// *UDPConn, for TCP networks a *TCPConn; others, and Multipath TCP connections
-// (SetMultipathTCP), have no metadata.
+// *UDPConn, for TCP networks a *TCPConn; others, those of DialIP and DialUnix among
+// them, and Multipath TCP connections (SetMultipathTCP) have no metadata.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	plain := d.prepared()
 	c, err := plain.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	var missing error
 	switch p := c.(type) {
 	case *net.UDPConn:
 		w := conn.NewUDPConn(p)
-		c, missing = w, w.Support().Err()
+		return keepConn[net.Conn](w, network, d.Require, w.Support().Err())
 	case *net.TCPConn:
 		w := conn.NewTCPConn(p)
-		c, missing = w, w.Support().Err()
-	default:
-		missing = errKind(network)
+		return keepConn[net.Conn](w, network, d.Require, w.Support().Err())
 	}
-	if d.Require && missing != nil {
-		_ = c.Close()
-		return nil, &net.OpError{Op: opDial, Net: network, Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: missing}
+	return keepConn(c, network, d.Require, errKind(network))
+}
+
+// DialUDP is net.Dialer.DialUDP.
+func (d *Dialer) DialUDP(ctx context.Context, network string, laddr, raddr netip.AddrPort) (*UDPConn, error) {
+	plain := d.prepared()
+	c, err := plain.DialUDP(ctx, network, laddr, raddr)
+	if err != nil {
+		return nil, err
 	}
-	return c, nil
+	w := conn.NewUDPConn(c)
+	return keepConn(w, network, d.Require, w.Support().Err())
+}
+
+// DialTCP is net.Dialer.DialTCP.
+func (d *Dialer) DialTCP(ctx context.Context, network string, laddr, raddr netip.AddrPort) (*TCPConn, error) {
+	plain := d.prepared()
+	c, err := plain.DialTCP(ctx, network, laddr, raddr)
+	if err != nil {
+		return nil, err
+	}
+	w := conn.NewTCPConn(c)
+	return keepConn(w, network, d.Require, w.Support().Err())
+}
+
+func keepConn[C net.Conn](c C, network string, require bool, missing error) (C, error) {
+	return keep(c, require, missing, net.OpError{Op: opDial, Net: network, Source: c.LocalAddr(), Addr: c.RemoteAddr()})
 }
 
 // prepared opts sockets in before they are connected, after ControlContext or
@@ -105,11 +126,20 @@ func DialUDP(network string, laddr, raddr *net.UDPAddr) (*UDPConn, error) {
 	if laddr != nil {
 		d.LocalAddr = laddr
 	}
-	c, err := d.Dial(network, raddr.String())
-	if err != nil {
-		return nil, withAddr(err, raddr)
+	if isOrdinary(network, raddr.IP, raddr.Zone) {
+		c, err := d.Dial(network, raddr.String())
+		if err == nil {
+			return c.(*UDPConn), nil
+		}
+		if reachedKernel(err) {
+			return nil, withAddrs(err, udpAddr(laddr), raddr)
+		}
 	}
-	return c.(*UDPConn), nil
+	c, err := net.DialUDP(network, laddr, raddr)
+	if err != nil {
+		return nil, err
+	}
+	return conn.NewUDPConn(c), nil
 }
 
 // DialTCP is net.DialTCP.
@@ -126,9 +156,38 @@ func DialTCP(network string, laddr, raddr *net.TCPAddr) (*TCPConn, error) {
 	if laddr != nil {
 		d.LocalAddr = laddr
 	}
-	c, err := d.Dial(network, raddr.String())
-	if err != nil {
-		return nil, withAddr(err, raddr)
+	if isOrdinary(network, raddr.IP, raddr.Zone) {
+		c, err := d.Dial(network, raddr.String())
+		if err == nil {
+			return c.(*TCPConn), nil
+		}
+		if reachedKernel(err) {
+			return nil, withAddrs(err, tcpAddr(laddr), raddr)
+		}
 	}
-	return c.(*TCPConn), nil
+	c, err := net.DialTCP(network, laddr, raddr)
+	if err != nil {
+		return nil, err
+	}
+	return conn.NewTCPConn(c), nil
+}
+
+// isOrdinary tells addresses that mean the same as strings. Others net would
+// look up as names, or take "[::]" for the IPv4 wildcard.
+func isOrdinary(network string, ip net.IP, zone string) bool {
+	switch {
+	case len(ip) == 0:
+		return true
+	case ip.To4() != nil:
+		return zone == ""
+	}
+	return len(ip) == net.IPv6len && !strings.HasSuffix(network, "4")
+}
+
+// reachedKernel says that net took the addresses, or gave up waiting: what it
+// says of others depends on whether they were strings.
+func reachedKernel(err error) bool {
+	var errno syscall.Errno
+	var timeout net.Error
+	return errors.As(err, &errno) || errors.As(err, &timeout) && timeout.Timeout()
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"syscall"
 
@@ -38,10 +39,10 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	}
 	t, ok := l.(*net.TCPListener)
 	if !ok {
-		return keep(l, l.Addr(), lc.Require, errKind(network))
+		return keepListening(l, l.Addr(), lc.Require, errKind(network))
 	}
 	w := conn.NewTCPListener(t)
-	return keep[net.Listener](w, w.Addr(), lc.Require, w.Support().Err())
+	return keepListening[net.Listener](w, w.Addr(), lc.Require, w.Support().Err())
 }
 
 // ListenPacket is net.ListenConfig.ListenPacket. For UDP networks the connection
@@ -54,24 +55,30 @@ func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address strin
 	}
 	u, ok := p.(*net.UDPConn)
 	if !ok {
-		return keep(p, p.LocalAddr(), lc.Require, errKind(network))
+		return keepListening(p, p.LocalAddr(), lc.Require, errKind(network))
 	}
 	w := conn.NewUDPConn(u)
-	return keep[net.PacketConn](w, w.LocalAddr(), lc.Require, w.Support().Err())
+	return keepListening[net.PacketConn](w, w.LocalAddr(), lc.Require, w.Support().Err())
 }
 
 func errKind(network string) error {
 	return fmt.Errorf("%w on %s sockets", ErrNotSupported, network)
 }
 
-// keep returns s, unless it is required to have the metadata that it has not.
-func keep[S interface{ Close() error }](s S, addr net.Addr, require bool, missing error) (S, error) {
+func keepListening[S io.Closer](s S, addr net.Addr, require bool, missing error) (S, error) {
+	return keep(s, require, missing, net.OpError{Op: opListen, Net: addr.Network(), Addr: addr})
+}
+
+// keep returns s, unless it is required to have the metadata that it has not:
+// then the error is op with what is missing.
+func keep[S io.Closer](s S, require bool, missing error, op net.OpError) (S, error) {
 	if !require || missing == nil {
 		return s, nil
 	}
 	_ = s.Close()
+	op.Err = missing
 	var none S
-	return none, &net.OpError{Op: opListen, Net: addr.Network(), Addr: addr, Err: missing}
+	return none, &op
 }
 
 // prepared opts sockets in before they are bound, after Control has had them.
@@ -115,11 +122,20 @@ func ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) {
 	if laddr == nil {
 		laddr = &net.UDPAddr{}
 	}
-	c, err := ListenPacket(network, laddr.String())
-	if err != nil {
-		return nil, withAddr(err, laddr)
+	if isOrdinary(network, laddr.IP, laddr.Zone) {
+		c, err := ListenPacket(network, laddr.String())
+		if err == nil {
+			return c.(*UDPConn), nil
+		}
+		if reachedKernel(err) {
+			return nil, withAddrs(err, nil, laddr)
+		}
 	}
-	return c.(*UDPConn), nil
+	plain, err := net.ListenUDP(network, laddr)
+	if err != nil {
+		return nil, err
+	}
+	return conn.NewUDPConn(plain), nil
 }
 
 // ListenTCP is net.ListenTCP, without Multipath TCP. As for ListenUDP, the first
@@ -133,11 +149,20 @@ func ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
 	if laddr == nil {
 		laddr = &net.TCPAddr{}
 	}
-	l, err := Listen(network, laddr.String())
-	if err != nil {
-		return nil, withAddr(err, laddr)
+	if isOrdinary(network, laddr.IP, laddr.Zone) {
+		l, err := Listen(network, laddr.String())
+		if err == nil {
+			return l.(*TCPListener), nil
+		}
+		if reachedKernel(err) {
+			return nil, withAddrs(err, nil, laddr)
+		}
 	}
-	return l.(*TCPListener), nil
+	plain, err := net.ListenTCP(network, laddr)
+	if err != nil {
+		return nil, err
+	}
+	return conn.NewTCPListener(plain), nil
 }
 
 // ListenMulticastUDP is net.ListenMulticastUDP.
@@ -157,13 +182,11 @@ func WrapUDP(c *net.UDPConn) *UDPConn { return conn.NewUDPConn(c) }
 // It must not be used by itself any more.
 func WrapTCP(c *net.TCPConn) *TCPConn { return conn.NewTCPConn(c) }
 
-// withAddr gives an error the address that the caller knows: an address that
-// does not suit the network has none in the errors of the functions with
-// strings.
-func withAddr(err error, addr net.Addr) error {
+// withAddrs gives an error the addresses as the caller wrote them.
+func withAddrs(err error, source, addr net.Addr) error {
 	var op *net.OpError
-	if errors.As(err, &op) && op.Addr == nil {
-		op.Addr = addr
+	if errors.As(err, &op) {
+		op.Source, op.Addr = source, addr
 	}
 	return err
 }

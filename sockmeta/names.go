@@ -82,3 +82,7 @@ func FromConn(c net.Conn) (*TCPConn, bool) {
 // IsMetadataError reports whether err is about metadata alone: a call that
 // returned it has delivered its payload.
 func IsMetadataError(err error) bool { return conn.IsMetadataError(err) }
+
+// The compiler exports what it inlines, so that who uses UDPConn by this
+// package's name for it can have ReadFromUDP inlined, too.
+var _ = func(c *UDPConn) { _, _, _ = c.ReadFromUDP(nil) }

@@ -139,4 +139,3 @@ func attach(ctx context.Context, args []string, out io.Writer) error {
 	<-ctx.Done()
 	return nil
 }
-
