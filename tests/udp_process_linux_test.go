@@ -232,7 +232,7 @@ func bareCgroup(t *testing.T) {
 	cg := testutil.EnterCgroup(t)
 	const effective = 1 // BPF_F_QUERY_EFFECTIVE
 	if n := countPrograms(t, cg.Path(), effective); n != [4]int{} {
-		t.Skipf("somebody has attached programs to a cgroup above: %v of types %v", n, attachTypes)
+		testutil.Skip(t, fmt.Sprintf("somebody has attached programs to a cgroup above: %v of types %v", n, attachTypes))
 	}
 }
 
@@ -609,7 +609,7 @@ func TestUDPOptInFails(t *testing.T) {
 	c := listenUDP(t, ns, "udp4", udpAddr(local, 0))
 	err := c.Support().Err()
 	if err == nil {
-		t.Skip("the kernel did not refuse")
+		testutil.Skip(t, "the kernel did not refuse")
 	}
 	if !errors.Is(err, sockmeta.ErrNotSupported) {
 		t.Errorf("support: %v", err)

@@ -165,7 +165,7 @@ func TestRunChildDropCaps(t *testing.T) {
 }
 
 func TestRunChildKeepCaps(t *testing.T) {
-	const want = 1<<unix.CAP_NET_RAW | 1<<unix.CAP_PERFMON
+	const want uint64 = 1<<unix.CAP_NET_RAW | 1<<unix.CAP_PERFMON
 	for _, uid := range []uint32{0, nobody} {
 		s := status(t, ChildOptions{UID: uid, GID: uid, KeepCaps: []uintptr{unix.CAP_NET_RAW, unix.CAP_PERFMON}})
 		for _, set := range []string{"CapEff", "CapPrm", "CapBnd"} {
