@@ -3,8 +3,12 @@
 package netlab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,4 +58,36 @@ func family(a netip.Addr) uint8 {
 		return unix.AF_INET
 	}
 	return unix.AF_INET6
+}
+
+// addressesReady reports whether all IPv6 addresses of an interface can be
+// bound: the kernel's work queue takes their tentative mark away, also where
+// there is no duplicate address detection.
+func addressesReady(ns *Namespace, name string) (ready bool, err error) {
+	err = ns.Do(func() error {
+		b, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+		if errors.Is(err, os.ErrNotExist) {
+			ready = true
+			return nil
+		}
+		ready = !hasTentative(string(b), name)
+		return err
+	})
+	return ready, err
+}
+
+// hasTentative looks through lines of address, index, prefix length, scope,
+// flags and name, numbers in hex (net/ipv6/addrconf.c, if6_seq_show).
+func hasTentative(addrs, name string) bool {
+	for line := range strings.Lines(addrs) {
+		f := strings.Fields(line)
+		if len(f) != 6 || f[5] != name {
+			continue
+		}
+		flags, err := strconv.ParseUint(f[4], 16, 32)
+		if err == nil && flags&unix.IFA_F_TENTATIVE != 0 {
+			return true
+		}
+	}
+	return false
 }

@@ -124,10 +124,14 @@ func waitOperational(ns *Namespace, name string) error {
 	deadline := time.Now().Add(carrierTimeout)
 	for {
 		state, err := getLink(ns, name)
-		if err == nil && !state.operational && time.Now().After(deadline) {
+		ready := err == nil && state.operational
+		if ready {
+			ready, err = addressesReady(ns, name)
+		}
+		if err == nil && !ready && time.Now().After(deadline) {
 			err = unix.ETIMEDOUT
 		}
-		if err != nil || state.operational {
+		if err != nil || ready {
 			return wrap("wait for carrier on", name, err)
 		}
 		time.Sleep(time.Millisecond)

@@ -84,3 +84,15 @@ func FuzzParseReply(f *testing.F) {
 		attribute(payload, unix.IFLA_OPERSTATE)
 	})
 }
+
+func TestHasTentative(t *testing.T) {
+	const addrs = `fe80000000000000842 1c3fffea4427b 02 40 20 c0 client0
+20010db8000000000000000000000001 02 40 00 82 server0
+fe80000000000000842ec3fffea4427b 03 40 20 C0 tentative0
+`
+	for name, want := range map[string]bool{"server0": false, "tentative0": true, "none": false, "client0": false} {
+		if got := hasTentative(addrs, name); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
