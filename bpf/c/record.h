@@ -49,7 +49,6 @@ static __always_inline void fill_area(struct __sk_buff *ctx, struct sockmeta_rec
 {
 	struct skb_shared_info *shinfo;
 	struct sk_buff *skb;
-	unsigned char *end;
 	__u32 len, anchor;
 
 	if (!ksym_exists(bpf_cast_to_kern_ctx)) {
@@ -61,20 +60,15 @@ static __always_inline void fill_area(struct __sk_buff *ctx, struct sockmeta_rec
 				 bpf_core_type_id_kernel(struct skb_shared_info));
 	if (shinfo->gso_segs > 1)
 		rec->flags |= SOCKMETA_F_AGGREGATE;
-	len = shinfo->meta_len;
-	if (len < 4)
+	/* a multiple of 4, which the mask tells the verifier, like the bound */
+	len = shinfo->meta_len & SOCKMETA_AREA_MAX;
+	if (!len)
 		return;
-	end = skb->head + skb->mac_header;
-	if (len > SOCKMETA_AREA_MAX)
-		len = SOCKMETA_AREA_MAX;
-	/* the verifier has to see the bound on the register that it checks */
-	asm volatile("" : "+r"(len));
-	if (len > SOCKMETA_AREA_MAX ||
-	    bpf_probe_read_kernel(&anchor, sizeof(anchor), end - sizeof(anchor)) ||
-	    bpf_probe_read_kernel(rec->area, len, end - len)) {
+	if (bpf_probe_read_kernel(rec->area, len, skb->head + skb->mac_header - len)) {
 		rec->flags |= SOCKMETA_F_UNREADABLE;
 		return;
 	}
+	anchor = *(__u32 *)&rec->area[len - sizeof(anchor)];
 	if ((bpf_ntohl(anchor) & 0xffffff00) == SOCKMETA_ANCHOR(0)) {
 		rec->format = bpf_ntohl(anchor) & 0xff;
 	} else if (may_be_decapsulated(skb)) {

@@ -86,7 +86,7 @@ func FuzzParseReply(f *testing.F) {
 }
 
 func TestHasTentative(t *testing.T) {
-	const addrs = `fe80000000000000842 1c3fffea4427b 02 40 20 c0 client0
+	const addrs = `fe8000000000000084210cfffea4427b 02 40 20 80  client0
 20010db8000000000000000000000001 02 40 00 82 server0
 fe80000000000000842ec3fffea4427b 03 40 20 C0 tentative0
 `
