@@ -4,10 +4,8 @@ package sockmeta
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
-	"strings"
 	"syscall"
 
 	"github.com/sockmeta/sockmeta-go/conn"
@@ -15,9 +13,6 @@ import (
 
 // opDial is the operation in errors, as package net names it.
 const opDial = "dial"
-
-// errMissingAddress is what net's functions say of a nil address.
-var errMissingAddress = errors.New("missing address")
 
 // A Dialer is a net.Dialer whose UDP and TCP connections have metadata. The zero
 // value works.
@@ -114,25 +109,17 @@ func Dial(network, address string) (net.Conn, error) {
 
 // DialUDP is net.DialUDP.
 func DialUDP(network string, laddr, raddr *net.UDPAddr) (*UDPConn, error) {
-	switch network {
-	case "udp", "udp4", "udp6":
-	default:
-		return nil, &net.OpError{Op: opDial, Net: network, Source: udpAddr(laddr), Addr: udpAddr(raddr), Err: net.UnknownNetworkError(network)}
-	}
-	if raddr == nil {
-		return nil, &net.OpError{Op: opDial, Net: network, Source: udpAddr(laddr), Err: errMissingAddress}
-	}
-	var d Dialer
-	if laddr != nil {
-		d.LocalAddr = laddr
-	}
-	if isOrdinary(network, raddr.IP, raddr.Zone) {
+	if raddr != nil && isOrdinary("udp", network, raddr.IP, raddr.Zone) {
+		var d Dialer
+		if laddr != nil {
+			d.LocalAddr = laddr
+		}
 		c, err := d.Dial(network, raddr.String())
 		if err == nil {
 			return c.(*UDPConn), nil
 		}
 		if reachedKernel(err) {
-			return nil, withAddrs(err, udpAddr(laddr), raddr)
+			return nil, withAddrs(err, d.LocalAddr, raddr)
 		}
 	}
 	c, err := net.DialUDP(network, laddr, raddr)
@@ -144,25 +131,17 @@ func DialUDP(network string, laddr, raddr *net.UDPAddr) (*UDPConn, error) {
 
 // DialTCP is net.DialTCP.
 func DialTCP(network string, laddr, raddr *net.TCPAddr) (*TCPConn, error) {
-	switch network {
-	case "tcp", "tcp4", "tcp6":
-	default:
-		return nil, &net.OpError{Op: opDial, Net: network, Source: tcpAddr(laddr), Addr: tcpAddr(raddr), Err: net.UnknownNetworkError(network)}
-	}
-	if raddr == nil {
-		return nil, &net.OpError{Op: opDial, Net: network, Source: tcpAddr(laddr), Err: errMissingAddress}
-	}
-	var d Dialer
-	if laddr != nil {
-		d.LocalAddr = laddr
-	}
-	if isOrdinary(network, raddr.IP, raddr.Zone) {
+	if raddr != nil && isOrdinary("tcp", network, raddr.IP, raddr.Zone) {
+		var d Dialer
+		if laddr != nil {
+			d.LocalAddr = laddr
+		}
 		c, err := d.Dial(network, raddr.String())
 		if err == nil {
 			return c.(*TCPConn), nil
 		}
 		if reachedKernel(err) {
-			return nil, withAddrs(err, tcpAddr(laddr), raddr)
+			return nil, withAddrs(err, d.LocalAddr, raddr)
 		}
 	}
 	c, err := net.DialTCP(network, laddr, raddr)
@@ -170,24 +149,4 @@ func DialTCP(network string, laddr, raddr *net.TCPAddr) (*TCPConn, error) {
 		return nil, err
 	}
 	return conn.NewTCPConn(c), nil
-}
-
-// isOrdinary tells addresses that mean the same as strings. Others net would
-// look up as names, or take "[::]" for the IPv4 wildcard.
-func isOrdinary(network string, ip net.IP, zone string) bool {
-	switch {
-	case len(ip) == 0:
-		return true
-	case ip.To4() != nil:
-		return zone == ""
-	}
-	return len(ip) == net.IPv6len && !strings.HasSuffix(network, "4")
-}
-
-// reachedKernel says that net took the addresses, or gave up waiting: what it
-// says of others depends on whether they were strings.
-func reachedKernel(err error) bool {
-	var errno syscall.Errno
-	var timeout net.Error
-	return errors.As(err, &errno) || errors.As(err, &timeout) && timeout.Timeout()
 }

@@ -4,7 +4,6 @@ package sockmeta
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -114,55 +113,47 @@ func ListenPacket(network, address string) (net.PacketConn, error) {
 // ListenUDP is net.ListenUDP. In a privileged process the first socket attaches
 // the programs to the process's cgroup; see the package's documentation.
 func ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) {
-	switch network {
-	case "udp", "udp4", "udp6":
-	default:
-		return nil, &net.OpError{Op: opListen, Net: network, Addr: udpAddr(laddr), Err: net.UnknownNetworkError(network)}
+	addr := laddr
+	if addr == nil {
+		addr = &net.UDPAddr{}
 	}
-	if laddr == nil {
-		laddr = &net.UDPAddr{}
-	}
-	if isOrdinary(network, laddr.IP, laddr.Zone) {
-		c, err := ListenPacket(network, laddr.String())
+	if isOrdinary("udp", network, addr.IP, addr.Zone) {
+		l, err := ListenPacket(network, addr.String())
 		if err == nil {
-			return c.(*UDPConn), nil
+			return l.(*UDPConn), nil
 		}
 		if reachedKernel(err) {
-			return nil, withAddrs(err, nil, laddr)
+			return nil, withAddrs(err, nil, addr)
 		}
 	}
-	plain, err := net.ListenUDP(network, laddr)
+	l, err := net.ListenUDP(network, laddr)
 	if err != nil {
 		return nil, err
 	}
-	return conn.NewUDPConn(plain), nil
+	return conn.NewUDPConn(l), nil
 }
 
 // ListenTCP is net.ListenTCP, without Multipath TCP. As for ListenUDP, the first
 // socket of a privileged process attaches the programs.
 func ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
-	switch network {
-	case "tcp", "tcp4", "tcp6":
-	default:
-		return nil, &net.OpError{Op: opListen, Net: network, Addr: tcpAddr(laddr), Err: net.UnknownNetworkError(network)}
+	addr := laddr
+	if addr == nil {
+		addr = &net.TCPAddr{}
 	}
-	if laddr == nil {
-		laddr = &net.TCPAddr{}
-	}
-	if isOrdinary(network, laddr.IP, laddr.Zone) {
-		l, err := Listen(network, laddr.String())
+	if isOrdinary("tcp", network, addr.IP, addr.Zone) {
+		l, err := Listen(network, addr.String())
 		if err == nil {
 			return l.(*TCPListener), nil
 		}
 		if reachedKernel(err) {
-			return nil, withAddrs(err, nil, laddr)
+			return nil, withAddrs(err, nil, addr)
 		}
 	}
-	plain, err := net.ListenTCP(network, laddr)
+	l, err := net.ListenTCP(network, laddr)
 	if err != nil {
 		return nil, err
 	}
-	return conn.NewTCPListener(plain), nil
+	return conn.NewTCPListener(l), nil
 }
 
 // ListenMulticastUDP is net.ListenMulticastUDP.
@@ -181,28 +172,3 @@ func WrapUDP(c *net.UDPConn) *UDPConn { return conn.NewUDPConn(c) }
 // WrapTCP gives a connection of package net metadata, from the next segment on.
 // It must not be used by itself any more.
 func WrapTCP(c *net.TCPConn) *TCPConn { return conn.NewTCPConn(c) }
-
-// withAddrs gives an error the addresses as the caller wrote them.
-func withAddrs(err error, source, addr net.Addr) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		op.Source, op.Addr = source, addr
-	}
-	return err
-}
-
-// udpAddr and tcpAddr keep a nil pointer from becoming a net.Addr that is not
-// nil.
-func udpAddr(a *net.UDPAddr) net.Addr {
-	if a == nil {
-		return nil
-	}
-	return a
-}
-
-func tcpAddr(a *net.TCPAddr) net.Addr {
-	if a == nil {
-		return nil
-	}
-	return a
-}

@@ -3,29 +3,9 @@
 package sockmeta_test
 
 import (
-	"fmt"
-	"os"
 	"testing"
 
-	"github.com/sockmeta/sockmeta-go/internal/netlab"
+	"github.com/sockmeta/sockmeta-go/internal/testutil"
 )
 
-// TestMain has the package's sockets in a cgroup of their own, so that what
-// they attach as root does not reach the tests of other packages, which run at
-// the same time.
-func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	cg, err := netlab.NewCgroup("sockmeta")
-	if err != nil {
-		// Without privileges nothing is attached either.
-		return m.Run()
-	}
-	defer cg.Close()
-	if _, err := cg.Enter(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { testutil.MainInCgroup(m, "sockmeta") }

@@ -32,7 +32,10 @@ func AddAddr(ns *Namespace, name string, addr netip.Prefix) error {
 	})
 	r.bytes(unix.IFA_LOCAL, addr.Addr().AsSlice())
 	r.bytes(unix.IFA_ADDRESS, addr.Addr().AsSlice())
-	return wrap(op, name, r.change(ns))
+	if err := r.change(ns); err != nil || !link.up || addr.Addr().Is4() {
+		return wrap(op, name, err)
+	}
+	return wait(op, name, func() (bool, error) { return addressesReady(ns, name) })
 }
 
 // AddRoute routes packets for dst by way of gw.
@@ -60,34 +63,54 @@ func family(a netip.Addr) uint8 {
 	return unix.AF_INET6
 }
 
-// addressesReady reports whether all IPv6 addresses of an interface can be
-// bound: the kernel's work queue takes their tentative mark away, also where
-// there is no duplicate address detection.
+// addressesReady reports whether all IPv6 addresses of an interface are at work:
+// the kernel's work queue takes their tentative mark away and adds their local
+// routes, also where there is no duplicate address detection.
 func addressesReady(ns *Namespace, name string) (ready bool, err error) {
 	err = ns.Do(func() error {
-		b, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+		addrs, err := os.ReadFile("/proc/thread-self/net/if_inet6")
 		if errors.Is(err, os.ErrNotExist) {
 			ready = true
 			return nil
 		}
-		ready = !hasTentative(string(b), name)
+		if err != nil {
+			return err
+		}
+		routes, err := os.ReadFile("/proc/thread-self/net/ipv6_route")
+		ready = haveRoutes(string(addrs), string(routes), name)
 		return err
 	})
 	return ready, err
 }
 
-// hasTentative looks through lines of address, index, prefix length, scope,
-// flags and name, numbers in hex (net/ipv6/addrconf.c, if6_seq_show).
-func hasTentative(addrs, name string) bool {
+// rtfLocal marks the route of a local address (RTF_LOCAL, linux/ipv6_route.h).
+const rtfLocal = 0x80000000
+
+// haveRoutes says whether each address of the interface can be used. addrs are
+// lines of address, index, prefix length, scope, flags and name, routes begin
+// with the destination and end in flags and name, all numbers in hex
+// (net/ipv6/addrconf.c, if6_seq_show, and net/ipv6/ip6_fib.c,
+// ipv6_route_native_seq_show).
+func haveRoutes(addrs, routes, name string) bool {
+	local := make(map[string]bool)
+	for line := range strings.Lines(routes) {
+		f := strings.Fields(line)
+		if len(f) != 10 {
+			continue
+		}
+		if flags, err := strconv.ParseUint(f[8], 16, 32); err == nil && flags&rtfLocal != 0 {
+			local[f[0]] = true
+		}
+	}
 	for line := range strings.Lines(addrs) {
 		f := strings.Fields(line)
 		if len(f) != 6 || f[5] != name {
 			continue
 		}
 		flags, err := strconv.ParseUint(f[4], 16, 32)
-		if err == nil && flags&unix.IFA_F_TENTATIVE != 0 {
-			return true
+		if err != nil || flags&unix.IFA_F_TENTATIVE != 0 || !local[f[0]] {
+			return false
 		}
 	}
-	return false
+	return true
 }

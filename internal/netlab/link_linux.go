@@ -98,6 +98,7 @@ func addLink(ns *Namespace, kind, name string, attrs, data func(*request)) error
 
 type linkState struct {
 	index       int
+	up          bool // set up, with or without carrier
 	operational bool
 }
 
@@ -114,25 +115,33 @@ func getLink(ns *Namespace, name string) (linkState, error) {
 	oper, ok := attribute(reply[unix.SizeofIfInfomsg:], unix.IFLA_OPERSTATE)
 	return linkState{
 		index:       int(int32(binary.NativeEndian.Uint32(reply[4:]))),
+		up:          binary.NativeEndian.Uint32(reply[8:])&unix.IFF_UP != 0,
 		operational: ok && len(oper) == 1 && oper[0] == ifOperUp,
 	}, nil
 }
 
-// waitOperational waits until a link transmits. Until the kernel has noticed
-// the carrier of a link it drops what is sent through it.
+// waitOperational waits until a link transmits and its addresses work. Until
+// the kernel has noticed the carrier of a link it drops what is sent through it.
 func waitOperational(ns *Namespace, name string) error {
+	return wait("wait for carrier on", name, func() (bool, error) {
+		state, err := getLink(ns, name)
+		if err != nil || !state.operational {
+			return false, err
+		}
+		return addressesReady(ns, name)
+	})
+}
+
+// wait waits for what the kernel does in its own time.
+func wait(op, name string, ready func() (bool, error)) error {
 	deadline := time.Now().Add(carrierTimeout)
 	for {
-		state, err := getLink(ns, name)
-		ready := err == nil && state.operational
-		if ready {
-			ready, err = addressesReady(ns, name)
-		}
-		if err == nil && !ready && time.Now().After(deadline) {
+		ok, err := ready()
+		if err == nil && !ok && time.Now().After(deadline) {
 			err = unix.ETIMEDOUT
 		}
-		if err != nil || ready {
-			return wrap("wait for carrier on", name, err)
+		if err != nil || ok {
+			return wrap(op, name, err)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -85,13 +85,17 @@ func FuzzParseReply(f *testing.F) {
 	})
 }
 
-func TestHasTentative(t *testing.T) {
+func TestHaveRoutes(t *testing.T) {
 	const addrs = `fe8000000000000084210cfffea4427b 02 40 20 80  client0
-20010db8000000000000000000000001 02 40 00 82 server0
-fe80000000000000842ec3fffea4427b 03 40 20 C0 tentative0
+20010db8000000000000000000000001 03 40 00 82  server0
+fe80000000000000842ec3fffea4427b 04 40 20 c0 tentative0
 `
-	for name, want := range map[string]bool{"server0": false, "tentative0": true, "none": false, "client0": false} {
-		if got := hasTentative(addrs, name); got != want {
+	const routes = `20010db8000000000000000000000001 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001  server0
+fe8000000000000084210cfffea4427b 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000002 00000000 80200001  client0
+fe80000000000000842ec3fffea4427b 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000002 00000000 80200001 tentative0
+`
+	for name, want := range map[string]bool{"client0": true, "server0": false, "tentative0": false, "none": true} {
+		if got := haveRoutes(addrs, routes, name); got != want {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}
