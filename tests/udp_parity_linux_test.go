@@ -332,6 +332,7 @@ func TestUDPRefused(t *testing.T) {
 // TestOpenErrors has the functions that make sockets fail as those of package
 // net do. It needs no privileges.
 func TestOpenErrors(t *testing.T) {
+	testutil.ShieldCgroup(t)
 	taken, err := net.ListenUDP("udp4", udpAddr(netip.MustParseAddr("127.0.0.1"), 0))
 	must(t, err)
 	defer taken.Close()

@@ -66,6 +66,16 @@ func EnterCgroup(t testing.TB) *netlab.Cgroup {
 	return cg
 }
 
+// ShieldCgroup is EnterCgroup for tests that need no privileges: where the
+// process has them, its sockets attach programs, and those are not to reach
+// other tests.
+func ShieldCgroup(t testing.TB) {
+	t.Helper()
+	if caps, err := effectiveCaps(); err == nil && caps&(1<<unix.CAP_SYS_ADMIN) != 0 {
+		EnterCgroup(t)
+	}
+}
+
 func closeAtEnd(t testing.TB, f func() error) {
 	t.Cleanup(func() {
 		if err := f(); err != nil {
