@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	qemu = "qemu-system-x86_64"
+
+	// guestCPUs are as many as it takes for tests to meet themselves on
+	// another CPU.
+	guestCPUs   = 2
+	guestMemory = "2G"
+
+	// bootTime is what a kernel has to start the first process, and
+	// bootTries how often it may fail to: emulated CPUs and kernels don't
+	// always get along.
+	bootTime  = 60 * time.Second
+	bootTries = 3
+)
+
+var errEarlyDeath = errors.New("the kernel did not get to its first process")
+
+// cpu returns the CPU to emulate for a kernel.
+func cpu(series string) string {
+	if series == "6.12" {
+		// It dies early every now and then where it finds cmpxchg16b.
+		return "max,cx16=off"
+	}
+	return "max"
+}
+
+// machine is a virtual machine to be run.
+type machine struct {
+	kernel    kernel
+	initramfs string
+	// console is a file for what the kernel prints.
+	console string
+	// live gets what the tests print as they do, if it isn't nil.
+	live io.Writer
+}
+
+// boot runs the machine until it switches itself off, again if it dies early.
+// The kernel's messages of the last try are in the file m.console.
+func (m *machine) boot(ctx context.Context) (t *transcript, took time.Duration, err error) {
+	for range bootTries {
+		t, took, err = m.bootOnce(ctx)
+		if !errors.Is(err, errEarlyDeath) || ctx.Err() != nil {
+			break
+		}
+	}
+	return t, took, err
+}
+
+func (m *machine) bootOnce(ctx context.Context) (t *transcript, took time.Duration, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, qemu,
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		// With a thread for each CPU one of them may still execute a
+		// breakpoint that another, patching the kernel's code, has
+		// taken away: the kernel panics on it.
+		"-accel", "tcg,thread=single",
+		"-cpu", cpu(m.kernel.series), "-smp", strconv.Itoa(guestCPUs), "-m", guestMemory,
+		"-kernel", m.kernel.image, "-initrd", m.initramfs,
+		"-append", "console=ttyS0 ignore_loglevel panic=-1 rdinit=/init "+guestEnv+"=1",
+		"-serial", "file:"+m.console,
+		"-chardev", "stdio,id=report,signal=off", "-serial", "chardev:report",
+	)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, 0, err
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		return nil, 0, err
+	}
+	watchdog := time.AfterFunc(bootTime, cancel)
+	defer watchdog.Stop()
+
+	t = new(transcript)
+	for r := bufio.NewReader(stdout); ; {
+		line, err := r.ReadString('\n')
+		t.add(line)
+		if m.live != nil {
+			fmt.Fprint(m.live, line)
+		}
+		if took == 0 && t.release != "" {
+			took = time.Since(start)
+			watchdog.Stop()
+		}
+		if err != nil {
+			break
+		}
+	}
+	err = cmd.Wait()
+	switch {
+	case t.done:
+		return t, took, nil
+	case t.release == "":
+		return t, took, fmt.Errorf("%w: %v %s", errEarlyDeath, err, strings.TrimSpace(stderr.String()))
+	case ctx.Err() != nil:
+		return t, took, fmt.Errorf("stopped before all tests had run: %w", context.Cause(ctx))
+	}
+	return t, took, fmt.Errorf("the virtual machine ended before its tests did: %v %s", err, strings.TrimSpace(stderr.String()))
+}
+
+// complaints returns the kernel's messages that say something is wrong with it.
+func complaints(console string) ([]string, error) {
+	data, err := os.ReadFile(console)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for line := range strings.Lines(string(data)) {
+		for _, sign := range []string{
+			"BUG:", "WARNING:", "Oops", "general protection fault", "Kernel panic", "kernel BUG at",
+			"INFO: task", "self-detected stall", "detected stalls", "unregister_netdevice: waiting", "UBSAN",
+		} {
+			if strings.Contains(line, sign) {
+				found = append(found, strings.TrimSpace(line))
+				break
+			}
+		}
+	}
+	return found, nil
+}
