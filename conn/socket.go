@@ -13,15 +13,35 @@ import (
 
 // A socket is what a connection knows of its metadata.
 type socket struct {
+	raw   syscall.RawConn
 	slots *bpf.Slots // nil: ask the kernel
 	err   error      // not nil: why there is none
+}
+
+// errDetached is what becomes of a socket that opted in.
+var errDetached = fmt.Errorf("%w any more: the programs that the socket opted in to were detached", ErrNotSupported)
+
+// attached returns nil or errDetached.
+func (s *socket) attached() error {
+	var err error
+	if cerr := s.raw.Control(func(fd uintptr) { _, err = bpf.SocketInfo(int(fd)) }); cerr != nil {
+		return nil
+	}
+	if errors.Is(err, ErrNotSupported) {
+		return errDetached
+	}
+	return nil
 }
 
 func (s *socket) support() Support {
 	tracing := Missing{TierTracing, fmt.Errorf("%w: this version has no programs for it", ErrNotSupported)}
 	native := Missing{TierNative, nativeMissing()}
-	if s.err != nil {
-		return Support{Missing: []Missing{{TierHandle, s.err}, tracing, native}}
+	err := s.err
+	if err == nil {
+		err = s.attached()
+	}
+	if err != nil {
+		return Support{Missing: []Missing{{TierHandle, err}, tracing, native}}
 	}
 	return Support{Tier: TierHandle, Mapped: s.slots != nil, Missing: []Missing{tracing, native}}
 }
@@ -45,7 +65,7 @@ func Prepare(network string, rc syscall.RawConn) error {
 }
 
 func prepare(rc syscall.RawConn, udp bool) socket {
-	var s socket
+	s := socket{raw: rc}
 	if err := rc.Control(func(fd uintptr) { s.slots, s.err = optIn(int(fd), udp) }); err != nil {
 		s.err = err
 	}
@@ -55,12 +75,12 @@ func prepare(rc syscall.RawConn, udp bool) socket {
 	return s
 }
 
-func prepareConn(c syscall.Conn, udp bool) (syscall.RawConn, socket) {
+func prepareConn(c syscall.Conn, udp bool) socket {
 	rc, err := c.SyscallConn()
 	if err != nil {
-		return nil, socket{err: err}
+		return socket{err: fmt.Errorf("%w: %w", ErrNotSupported, err)}
 	}
-	return rc, prepare(rc, udp)
+	return prepare(rc, udp)
 }
 
 // opError gives a metadata error the form of package net's. Op is what the

@@ -27,7 +27,6 @@ var (
 // Multiple goroutines may call its methods at the same time.
 type TCPConn struct {
 	tcp  *net.TCPConn
-	raw  syscall.RawConn
 	sock socket
 }
 
@@ -35,12 +34,10 @@ type TCPConn struct {
 // to metadata where that has not been done (Prepare). A connection that is open
 // already has no OpeningMetadata then.
 func NewTCPConn(c *net.TCPConn) *TCPConn {
-	t := &TCPConn{tcp: c}
-	t.raw, t.sock = prepareConn(c, false)
-	return t
+	return &TCPConn{tcp: c, sock: prepareConn(c, false)}
 }
 
-// Support says what the connection can do, and why not more.
+// Support says what the connection can do now, and why not more.
 func (c *TCPConn) Support() Support { return c.sock.support() }
 
 // Metadata returns the metadata of the bytes that the last Read returned: of
@@ -71,11 +68,14 @@ func (c *TCPConn) LatestMetadata() (cmsg.Metadata, error) { return c.record(bpf.
 func (c *TCPConn) record(opt int) (md cmsg.Metadata, err error) {
 	err = c.sock.err
 	if err == nil {
-		cerr := c.raw.Control(func(fd uintptr) {
+		cerr := c.sock.raw.Control(func(fd uintptr) {
 			err = bpf.SocketRecord(int(fd), opt, md.Words())
 		})
 		if cerr != nil {
 			err = cerr
+		}
+		if err == ErrNotSupported {
+			err = errDetached
 		}
 	}
 	if err != nil {

@@ -27,11 +27,10 @@ type TCPListener struct {
 // in to metadata where that has not been done (Prepare). A listener for
 // Multipath TCP cannot opt in.
 func NewTCPListener(l *net.TCPListener) *TCPListener {
-	_, s := prepareConn(l, false)
-	return &TCPListener{tcp: l, sock: s}
+	return &TCPListener{tcp: l, sock: prepareConn(l, false)}
 }
 
-// Support says what the listener's connections can do, and why not more.
+// Support says what the listener's connections can do now, and why not more.
 func (l *TCPListener) Support() Support { return l.sock.support() }
 
 // Accept waits for the next connection and returns it, a *TCPConn.
@@ -51,7 +50,7 @@ func (l *TCPListener) AcceptTCP() (*TCPConn, error) {
 		return nil, err
 	}
 	t := &TCPConn{tcp: c, sock: l.sock}
-	if t.raw, err = c.SyscallConn(); err != nil {
+	if t.sock.raw, err = c.SyscallConn(); err != nil {
 		t.sock.err = err
 	}
 	return t, nil

@@ -23,7 +23,6 @@ var (
 // Multiple goroutines may call its methods at the same time.
 type UDPConn struct {
 	udp  *net.UDPConn
-	raw  syscall.RawConn
 	sock socket
 
 	// handle of the datagram that the last Read* returned, 0 for none.
@@ -40,15 +39,14 @@ type UDPConn struct {
 // to metadata where that has not been done (Prepare). What waits in its receive
 // buffer then has none.
 func NewUDPConn(c *net.UDPConn) *UDPConn {
-	u := &UDPConn{udp: c}
-	u.raw, u.sock = prepareConn(c, true)
+	u := &UDPConn{udp: c, sock: prepareConn(c, true)}
 	u.errNotSupported = opError("metadata", c, u.sock.err)
 	u.errNoMetadata = opError("metadata", c, ErrNoMetadata)
 	u.errOverrun = opError("metadata", c, ErrOverrun)
 	return u
 }
 
-// Support says what the connection can do, and why not more.
+// Support says what the connection can do now, and why not more.
 func (c *UDPConn) Support() Support { return c.sock.support() }
 
 // NetConn returns the connection that c wraps. Reading from it directly returns

@@ -4,6 +4,7 @@ package conn
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"sync"
@@ -46,7 +47,8 @@ func (c *UDPConn) ReadMetadata(b []byte, md *cmsg.Metadata) (n int, addr netip.A
 // returned. Call it before the next one, and soon: the record is fetched now,
 // and where newer packets have taken its place the error is ErrOverrun. The
 // error is ErrNoMetadata where the datagram had none or nothing was read, and
-// ErrNotSupported where there never is any.
+// ErrNotSupported where there never is any; both where the programs were
+// detached.
 //
 // The last call is the last of any goroutine: where several read from the
 // connection, use ReadMetadata.
@@ -56,6 +58,11 @@ func (c *UDPConn) Metadata() (cmsg.Metadata, error) {
 		return md, c.errNotSupported
 	}
 	_, err := c.record(c.last.Load(), &md)
+	if err == c.errNoMetadata {
+		if why := c.sock.attached(); why != nil {
+			err = opError("metadata", c.udp, fmt.Errorf("%w: %w", ErrNoMetadata, why))
+		}
+	}
 	return md, err
 }
 
@@ -103,7 +110,7 @@ func (c *UDPConn) askKernel(handle uint64, md *cmsg.Metadata) (tsflags uint32, e
 	q := queries.Get().(*query)
 	defer queries.Put(q)
 	q.handle = handle
-	if err := c.raw.Control(q.ask); err != nil {
+	if err := c.sock.raw.Control(q.ask); err != nil {
 		return 0, err
 	}
 	if q.err == nil {

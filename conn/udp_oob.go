@@ -85,7 +85,7 @@ func (c *UDPConn) translate(oob, got []byte, handle uint64) (oobn int, truncated
 // SO_TIMESTAMPING, for datagrams whose record does not say.
 func (c *UDPConn) applicationFlags() uint32 {
 	var flags uint32
-	_ = c.raw.Control(func(fd uintptr) { flags = applicationFlags(int(fd)) })
+	_ = c.sock.raw.Control(func(fd uintptr) { flags = applicationFlags(int(fd)) })
 	return flags
 }
 

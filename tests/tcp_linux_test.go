@@ -480,6 +480,31 @@ func TestTCPWrapped(t *testing.T) {
 	}
 }
 
+// TestTCPAfterDetach goes on without the programs.
+func TestTCPAfterDetach(t *testing.T) {
+	lab := newTCPLab(t)
+	a, err := bpf.Attach(bpf.Options{})
+	must(t, err)
+	ln := lab.listen(sockmeta.ListenConfig{})
+	client := lab.dial(lab.ServerAddr4)
+	c := lab.accept(ln)
+	must1(t)(client.Write([]byte("with")))
+	read(t, c, "with")
+	md, err := c.Metadata()
+	packetID(t, md, err)
+
+	must(t, a.Close())
+	must1(t)(client.Write([]byte("without")))
+	read(t, c, "without")
+	_, err = c.Metadata()
+	wantError(t, err, sockmeta.ErrNotSupported)
+	for _, s := range []sockmeta.Support{c.Support(), ln.Support()} {
+		if s.Tier != sockmeta.TierNone {
+			t.Errorf("support is %v", s)
+		}
+	}
+}
+
 // TestTCPMetadataDoesNotBlock calls it while a Read waits, and past a deadline.
 func TestTCPMetadataDoesNotBlock(t *testing.T) {
 	lab := newTCPLab(t)

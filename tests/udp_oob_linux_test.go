@@ -469,8 +469,12 @@ func TestUDPAfterDetach(t *testing.T) {
 			if flags != 0 || !bytes.Equal(withoutTimes(t, got[:gotn]), withoutTimes(t, want[:wantn])) {
 				t.Errorf("%x, flags %#x, plain %x", got[:gotn], flags, want[:wantn])
 			}
-			if _, err := meta.udpConn.(*sockmeta.UDPConn).Metadata(); !errors.Is(err, sockmeta.ErrNoMetadata) {
+			c := meta.udpConn.(*sockmeta.UDPConn)
+			if _, err := c.Metadata(); !errors.Is(err, sockmeta.ErrNoMetadata) || !errors.Is(err, sockmeta.ErrNotSupported) {
 				t.Errorf("error is %v", err)
+			}
+			if s := c.Support(); s.Tier != sockmeta.TierNone || !errors.Is(s.Err(), sockmeta.ErrNotSupported) {
+				t.Errorf("support is %v", s)
 			}
 			a, err = bpf.Attach(bpf.Options{Cgroup: cg.Path()})
 			must(t, err)
