@@ -70,6 +70,12 @@ func TestSectionResults(t *testing.T) {
 			for i := range tt.want {
 				tt.want[i].Package = "p"
 			}
+			for i := range got {
+				// A package's time is how long test2json took.
+				if got[i].Test == "" {
+					got[i].Seconds = 0
+				}
+			}
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("got\n%+v\nwant\n%+v", got, tt.want)
 			}
