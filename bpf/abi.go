@@ -2,6 +2,8 @@
 
 package bpf
 
+import "unsafe"
+
 // SOL_BPF is the level of sockmeta's socket options and control messages. The
 // number is the one that the talk "Marking Packets With Rich Metadata" (LPC
 // 2024) proposes; no released kernel uses it.
@@ -9,14 +11,14 @@ const SOL_BPF = 0xEB9F
 
 // ABI is the version of what crosses the border to the programs
 // (include/sockmeta_abi.h). Programs of another version do not answer.
-const ABI = 1
+const ABI = uint32(sockoptSockmetaConstSOCKMETA_ABI)
 
 // AreaMax is the most bytes that a producer can put in front of a packet.
-const AreaMax = 252
+const AreaMax = int(sockoptSockmetaConstSOCKMETA_AREA_MAX)
 
 // RecordVersion is the version of the records that this package's programs
 // write.
-const RecordVersion = 1
+const RecordVersion = uint8(sockoptSockmetaConstSOCKMETA_RECORD_VERSION)
 
 // The types of include/sockmeta_abi.h, in host byte order.
 type (
@@ -32,6 +34,9 @@ type (
 	enableRequest = sockoptSockmetaEnable
 	instance      = sockoptSockmetaInstance
 )
+
+// RecordWords is the size of a Record in words of 8 bytes.
+const RecordWords = int(unsafe.Sizeof(Record{}) / 8)
 
 // Bits of Record.Valid: which built-in fields hold a value.
 const (
@@ -77,8 +82,27 @@ const (
 	OptSlot = int(sockoptSockmetaOptSOCKMETA_OPT_SLOT)
 )
 
+// Keys of the values that producers give (include/sockmeta.h).
+const (
+	KeyPad       = uint8(sockoptSockmetaKeySOCKMETA_KEY_PAD)
+	KeyPacketID  = uint8(sockoptSockmetaKeySOCKMETA_KEY_PACKET_ID)
+	KeyKtime     = uint8(sockoptSockmetaKeySOCKMETA_KEY_KTIME)
+	KeyServiceID = uint8(sockoptSockmetaKeySOCKMETA_KEY_SERVICE_ID)
+	KeyTraceID   = uint8(sockoptSockmetaKeySOCKMETA_KEY_TRACE_ID)
+	KeyTunnelID  = uint8(sockoptSockmetaKeySOCKMETA_KEY_TUNNEL_ID)
+	KeyUser      = uint8(sockoptSockmetaKeySOCKMETA_KEY_USER)
+	KeyDynamic   = uint8(sockoptSockmetaKeySOCKMETA_KEY_DYNAMIC)
+	KeyAnchor    = uint8(sockoptSockmetaKeySOCKMETA_KEY_ANCHOR)
+)
+
+// The anchor at an area's end: its size in bytes, and the third of them.
+const (
+	AnchorSize  = int(sockoptSockmetaAnchorSOCKMETA_ANCHOR_SIZE)
+	AnchorMagic = uint8(sockoptSockmetaAnchorSOCKMETA_ANCHOR_MAGIC)
+)
+
 // HandleBit tells a handle from a timestamp: it is set in every handle, and in
 // no time in nanoseconds since 1970 before the year 2116.
 const HandleBit = uint64(1) << 62
 
-const indexMask = uint64(1)<<24 - 1
+const indexMask = uint64(1)<<sockoptSockmetaConstSOCKMETA_INDEX_BITS - 1

@@ -7,13 +7,9 @@ package bpf
 import (
 	"fmt"
 	"runtime"
-	"unsafe"
 )
 
 var errOS = fmt.Errorf("%w on %s: needs Linux", ErrNotSupported, runtime.GOOS)
-
-// RecordWords is the size of a Record in words of 8 bytes.
-const RecordWords = int(unsafe.Sizeof(Record{}) / 8)
 
 // Slots is the receive map of an attachment.
 type Slots struct{}

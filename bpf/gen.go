@@ -8,6 +8,6 @@ package bpf
 // linux-libc-dev; CI compares, so the compiler's version matters.
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" -no-global-types ingress c/ingress.bpf.c
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" -type sockmeta_record -type sockmeta_slot -type sockmeta_answer -type sockmeta_info -type sockmeta_enable -type sockmeta_instance -type sockmeta_format -type sockmeta_valid -type sockmeta_flag -type sockmeta_opt sockopt c/sockopt.bpf.c
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" -type sockmeta_record -type sockmeta_slot -type sockmeta_answer -type sockmeta_info -type sockmeta_enable -type sockmeta_instance -type sockmeta_format -type sockmeta_valid -type sockmeta_flag -type sockmeta_opt -type sockmeta_const -type sockmeta_key -type sockmeta_anchor sockopt c/sockopt.bpf.c
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" -no-global-types sockops c/sockops.bpf.c
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" -no-global-types producer c/producer.bpf.c

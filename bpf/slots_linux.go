@@ -13,9 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RecordWords is the size of a Record in words of 8 bytes.
-const RecordWords = int(unsafe.Sizeof(Record{}) / 8)
-
 // Slots is the receive map of an attachment, mapped read-only. It stays mapped
 // as long as something refers to it, also when the attachment is closed.
 type Slots struct {

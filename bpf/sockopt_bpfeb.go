@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type sockoptSockmetaAnchor uint32
+
+const (
+	sockoptSockmetaAnchorSOCKMETA_ANCHOR_SIZE  sockoptSockmetaAnchor = 4
+	sockoptSockmetaAnchorSOCKMETA_ANCHOR_MAGIC sockoptSockmetaAnchor = 91
+)
+
 type sockoptSockmetaAnswer struct {
 	_        structs.HostLayout
 	Seq      uint64
@@ -20,6 +27,15 @@ type sockoptSockmetaAnswer struct {
 	Reserved uint32
 	Rec      sockoptSockmetaRecord
 }
+
+type sockoptSockmetaConst uint32
+
+const (
+	sockoptSockmetaConstSOCKMETA_ABI            sockoptSockmetaConst = 1
+	sockoptSockmetaConstSOCKMETA_RECORD_VERSION sockoptSockmetaConst = 1
+	sockoptSockmetaConstSOCKMETA_AREA_MAX       sockoptSockmetaConst = 252
+	sockoptSockmetaConstSOCKMETA_INDEX_BITS     sockoptSockmetaConst = 24
+)
 
 type sockoptSockmetaEnable struct {
 	_       structs.HostLayout
@@ -91,6 +107,20 @@ type sockoptSockmetaInstance struct {
 	Info   sockoptSockmetaInfo
 	LastId uint64
 }
+
+type sockoptSockmetaKey uint32
+
+const (
+	sockoptSockmetaKeySOCKMETA_KEY_PAD        sockoptSockmetaKey = 0
+	sockoptSockmetaKeySOCKMETA_KEY_PACKET_ID  sockoptSockmetaKey = 1
+	sockoptSockmetaKeySOCKMETA_KEY_KTIME      sockoptSockmetaKey = 2
+	sockoptSockmetaKeySOCKMETA_KEY_SERVICE_ID sockoptSockmetaKey = 3
+	sockoptSockmetaKeySOCKMETA_KEY_TRACE_ID   sockoptSockmetaKey = 4
+	sockoptSockmetaKeySOCKMETA_KEY_TUNNEL_ID  sockoptSockmetaKey = 5
+	sockoptSockmetaKeySOCKMETA_KEY_USER       sockoptSockmetaKey = 16
+	sockoptSockmetaKeySOCKMETA_KEY_DYNAMIC    sockoptSockmetaKey = 128
+	sockoptSockmetaKeySOCKMETA_KEY_ANCHOR     sockoptSockmetaKey = 255
+)
 
 type sockoptSockmetaOpt uint32
 
@@ -199,10 +229,13 @@ const (
 	sockoptMapSockmetaTcps        = "sockmeta_tcps"
 	sockoptProgSockmetaGetsockopt = "sockmeta_getsockopt"
 	sockoptProgSockmetaSetsockopt = "sockmeta_setsockopt"
+	sockoptVarAnchorType          = "anchor_type"
 	sockoptVarAnswerType          = "answer_type"
+	sockoptVarConstType           = "const_type"
 	sockoptVarEnableType          = "enable_type"
 	sockoptVarFlagType            = "flag_type"
 	sockoptVarFormatType          = "format_type"
+	sockoptVarKeyType             = "key_type"
 	sockoptVarOptType             = "opt_type"
 	sockoptVarValidType           = "valid_type"
 )
@@ -269,10 +302,13 @@ type sockoptMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sockoptVariableSpecs struct {
+	AnchorType *ebpf.VariableSpec `ebpf:"anchor_type"`
 	AnswerType *ebpf.VariableSpec `ebpf:"answer_type"`
+	ConstType  *ebpf.VariableSpec `ebpf:"const_type"`
 	EnableType *ebpf.VariableSpec `ebpf:"enable_type"`
 	FlagType   *ebpf.VariableSpec `ebpf:"flag_type"`
 	FormatType *ebpf.VariableSpec `ebpf:"format_type"`
+	KeyType    *ebpf.VariableSpec `ebpf:"key_type"`
 	OptType    *ebpf.VariableSpec `ebpf:"opt_type"`
 	ValidType  *ebpf.VariableSpec `ebpf:"valid_type"`
 }
@@ -320,10 +356,13 @@ func (m *sockoptMaps) Close() error {
 //
 // It can be passed to loadSockoptObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sockoptVariables struct {
+	AnchorType *ebpf.Variable `ebpf:"anchor_type"`
 	AnswerType *ebpf.Variable `ebpf:"answer_type"`
+	ConstType  *ebpf.Variable `ebpf:"const_type"`
 	EnableType *ebpf.Variable `ebpf:"enable_type"`
 	FlagType   *ebpf.Variable `ebpf:"flag_type"`
 	FormatType *ebpf.Variable `ebpf:"format_type"`
+	KeyType    *ebpf.Variable `ebpf:"key_type"`
 	OptType    *ebpf.Variable `ebpf:"opt_type"`
 	ValidType  *ebpf.Variable `ebpf:"valid_type"`
 }

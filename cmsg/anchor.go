@@ -2,17 +2,22 @@
 
 package cmsg
 
+import "github.com/sockmeta/sockmeta-go/bpf"
+
 // AnchorLen is the length in bytes of the anchor: [KeyAnchor], 2, a magic number
 // and the area's format. It ends where the packet begins, and so tells that an
 // area is where it is taken to be, see bpf/include/sockmeta.h.
-const AnchorLen = 4
+const AnchorLen = bpf.AnchorSize
 
-const anchorMagic = 0x5B
+const (
+	anchorMagic    = bpf.AnchorMagic
+	anchorValueLen = byte(AnchorLen - tlvHeaderLen)
+)
 
 // AppendAnchor appends the anchor of an area with format f to dst, AnchorLen
 // bytes, and returns the extended slice.
 func AppendAnchor(dst []byte, f Format) []byte {
-	return append(dst, byte(KeyAnchor), AnchorLen-tlvHeaderLen, anchorMagic, byte(f))
+	return append(dst, byte(KeyAnchor), anchorValueLen, anchorMagic, byte(f))
 }
 
 // AnchorFormat returns the format that the anchor at the end of area states, and
@@ -23,13 +28,13 @@ func AnchorFormat(area []byte) (Format, bool) {
 		return 0, false
 	}
 	a := area[len(area)-AnchorLen:]
-	if Key(a[0]) != KeyAnchor || a[1] != AnchorLen-tlvHeaderLen || a[2] != anchorMagic {
+	if Key(a[0]) != KeyAnchor || a[1] != anchorValueLen || a[2] != anchorMagic {
 		return 0, false
 	}
 	return Format(a[3]), true
 }
 
-var tlvAnchor = [AnchorLen]byte{byte(KeyAnchor), AnchorLen - tlvHeaderLen, anchorMagic, byte(FormatTLV)}
+var tlvAnchor = [AnchorLen]byte{byte(KeyAnchor), anchorValueLen, anchorMagic, byte(FormatTLV)}
 
 // cutTLVAnchor returns area without the anchor at its end if there is one that
 // states FormatTLV. Other anchors stay, as they do not belong into an area of TLVs.

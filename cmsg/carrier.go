@@ -2,11 +2,15 @@
 
 package cmsg
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
+)
 
 // SOL_BPF is the level of sockmeta's control messages and socket options, named
 // as kernel headers name levels. No protocol has it.
-const SOL_BPF = 0xEB9F
+const SOL_BPF = bpf.SOL_BPF
 
 // SCM_RECORD is the type of the control message at level [SOL_BPF] that holds a
 // record, as [Metadata.AppendBinary] writes and [Metadata.Decode] reads it.
@@ -58,6 +62,6 @@ const MetadataSpace = headerLen + (recordHdrLen+AreaMax+align-1)&^(align-1)
 // record, 1 and 56; use [Metadata.Decode] for others. Bits in valid that are not
 // known are ignored. An area_len above [AreaMax] makes TLVs malformed, and Raw ends
 // at AreaMax.
-func (m *Metadata) Words() *[39]uint64 {
+func (m *Metadata) Words() *[bpf.RecordWords]uint64 {
 	return (*[recordLen / 8]uint64)(unsafe.Pointer(&m.rec))
 }

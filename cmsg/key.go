@@ -2,7 +2,11 @@
 
 package cmsg
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
+)
 
 // A Key says what a TLV holds. Keys 1 to 15 mean the same in every program, 16
 // to 127 are the user's, 128 to 254 are given out by name at run time, 0 and
@@ -12,15 +16,15 @@ type Key uint8
 // Keys with a fixed meaning, and where ranges start. Numbers are in host byte
 // order.
 const (
-	KeyPad       Key = 0   // padding, is skipped
-	KeyPacketID  Key = 1   // uint64, CPU in the upper 16 bits, counts up on each
-	KeyKtime     Key = 2   // uint64, ns, CLOCK_MONOTONIC
-	KeyServiceID Key = 3   // uint32
-	KeyTraceID   Key = 4   // 16 bytes, trace-id of W3C Trace Context
-	KeyTunnelID  Key = 5   // uint64, VNI or GRE key
-	KeyUser      Key = 16  // first of the user's
-	KeyDynamic   Key = 128 // first of those given out by name
-	KeyAnchor    Key = 255 // ends the area, see [AnchorFormat]
+	KeyPad       = Key(bpf.KeyPad)       // padding, is skipped
+	KeyPacketID  = Key(bpf.KeyPacketID)  // uint64, CPU in the upper 16 bits, counts up on each
+	KeyKtime     = Key(bpf.KeyKtime)     // uint64, ns, CLOCK_MONOTONIC
+	KeyServiceID = Key(bpf.KeyServiceID) // uint32
+	KeyTraceID   = Key(bpf.KeyTraceID)   // 16 bytes, trace-id of W3C Trace Context
+	KeyTunnelID  = Key(bpf.KeyTunnelID)  // uint64, VNI or GRE key
+	KeyUser      = Key(bpf.KeyUser)      // first of the user's
+	KeyDynamic   = Key(bpf.KeyDynamic)   // first of those given out by name
+	KeyAnchor    = Key(bpf.KeyAnchor)    // ends the area, see [AnchorFormat]
 )
 
 // String returns the name of a key with a fixed meaning, packet_id for one, and

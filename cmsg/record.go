@@ -5,10 +5,12 @@ package cmsg
 import (
 	"fmt"
 	"unsafe"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
 )
 
 const (
-	recordVersion = 1
+	recordVersion = bpf.RecordVersion
 	recordLen     = int(unsafe.Sizeof(record{}))
 	recordHdrLen  = int(unsafe.Offsetof(record{}.Area))
 

@@ -2,12 +2,16 @@
 
 package cmsg
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
+)
 
 const (
 	// AreaMax is how many bytes an area can have, anchor included: what
 	// xdp_metalen_invalid() in include/net/xdp.h allows.
-	AreaMax = 252
+	AreaMax = bpf.AreaMax
 
 	// ValueMax is how many bytes a TLV's value can have: an area with this
 	// one TLV and its anchor is full.

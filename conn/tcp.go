@@ -44,8 +44,9 @@ func (c *TCPConn) Support() Support { return c.sock.support() }
 // the segment that brought the last of them. It stays until the next Read, and
 // is that of the last bytes also when Read has returned io.EOF.
 //
-// The kernel remembers the last 16 segments of a connection that brought data;
-// where more than that were waiting, the error is ErrOverrun. It is
+// The kernel remembers the 16 segments with data that arrived last; where more
+// than that were waiting, or retransmitted ones came after, the error is
+// ErrOverrun. It is
 // ErrNoMetadata where nothing has been read. A record with cmsg.FlagRepeated is
 // of the first of several segments with these bytes; with cmsg.FlagAggregate it
 // stands for segments that GRO merged.

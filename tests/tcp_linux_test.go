@@ -584,7 +584,11 @@ func TestTCPSplice(t *testing.T) {
 				t.Errorf("%d reads for %d bytes: not spliced", calls, size)
 			}
 			md, err := src.Metadata()
-			packetID(t, md, err)
+			// Where the kernel dropped segments and got them again, the
+			// last to arrive were not the last of the stream.
+			if !errors.Is(err, sockmeta.ErrOverrun) {
+				packetID(t, md, err)
+			}
 		})
 	}
 }

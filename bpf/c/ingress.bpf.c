@@ -106,8 +106,11 @@ static __always_inline void connection_ingress(struct __sk_buff *ctx, struct bpf
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return;
-	/* TCP will drop what is outside its window (tcp_sequence) */
-	if (after(seg->start, tp->rcv_wup + tp->rcv_wnd) || after(tp->rcv_wup, seg->end))
+	/* TCP will drop what is outside its window (tcp_sequence). Another CPU
+	 * may be moving it, one field after the other: its greatest size does
+	 * not change meanwhile.
+	 */
+	if (after(seg->start, tp->rcv_nxt + tp->window_clamp) || after(tp->rcv_wup, seg->end))
 		return;
 	if (seg->fin) {
 		tcp->fin = seg->end;

@@ -8,6 +8,7 @@
  */
 #include "seqlock.h"
 #include "tcp.h"
+#include "../include/sockmeta.h"
 #include <bpf/bpf_core_read.h>
 #include <linux/errno.h>
 #include <linux/net_tstamp.h>
@@ -29,6 +30,9 @@ const enum sockmeta_format *format_type __attribute__((unused));
 const enum sockmeta_valid *valid_type __attribute__((unused));
 const enum sockmeta_flag *flag_type __attribute__((unused));
 const enum sockmeta_opt *opt_type __attribute__((unused));
+const enum sockmeta_const *const_type __attribute__((unused));
+const enum sockmeta_key *key_type __attribute__((unused));
+const enum sockmeta_anchor *anchor_type __attribute__((unused));
 
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 
@@ -223,17 +227,18 @@ static __always_inline int get_newest(struct bpf_sockopt *ctx, struct sockmeta_c
 #define load(x) (*(volatile typeof(x) *)&(x))
 
 /*
- * The segment that brought the last byte that the application read. Segments
- * arrive meanwhile. A cell that changed under the scan is lost, which is said
- * unless another has the byte. The loads are not ordered on every architecture:
- * what they find is checked again, with barriers, when it is copied.
+ * The segment that brought the last byte that the application read. It may have
+ * been in a cell that newer segments took, also when their bytes come first:
+ * they may have been retransmitted. The loads are not ordered on every
+ * architecture: what they find is checked again, with barriers, when it is
+ * copied.
  */
 static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
 {
 	struct sockmeta_cell *found;
 	__u64 first = 0;
 	__u16 flags = 0;
-	int lost = 0;
+	int lost = tcp->head > SOCKMETA_TCP_RING;
 	__u32 i, last;
 
 	if (!copied_seq(ctx, &last))
@@ -251,9 +256,7 @@ static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp
 
 		if (!seq)
 			continue;
-		/* being written, or all of it behind the byte: so are those
-		 * that were in its place
-		 */
+		/* being written, or newer than the byte's would be */
 		if (!is_record(seq) || load(cell->seq) != seq || after(start, last)) {
 			lost = 1;
 			continue;

@@ -36,7 +36,7 @@ struct tcp_sock {
 	__u32 copied_seq;
 	__u32 rcv_nxt;
 	__u32 rcv_wup;
-	__u32 rcv_wnd;
+	__u32 window_clamp;
 };
 
 enum skb_ext_id {

@@ -36,18 +36,23 @@
 /* Keys 1 to 15 have a meaning in every program (see the comments), 16 to 127
  * are yours, 128 to 254 are given out by name at run time, 0 is padding.
  */
-#define SOCKMETA_KEY_PAD 0
-#define SOCKMETA_KEY_PACKET_ID 1	/* u64, CPU in the upper 16 bits, counts up on each */
-#define SOCKMETA_KEY_KTIME 2		/* u64, ns, CLOCK_MONOTONIC */
-#define SOCKMETA_KEY_SERVICE_ID 3	/* u32 */
-#define SOCKMETA_KEY_TRACE_ID 4		/* 16 bytes, as in W3C Trace Context */
-#define SOCKMETA_KEY_TUNNEL_ID 5	/* u64, VNI or GRE key */
-#define SOCKMETA_KEY_USER 16
-#define SOCKMETA_KEY_DYNAMIC 128
-#define SOCKMETA_KEY_ANCHOR 255
+enum sockmeta_key {
+	SOCKMETA_KEY_PAD = 0,
+	SOCKMETA_KEY_PACKET_ID = 1,	/* u64, CPU in the upper 16 bits, counts up on each */
+	SOCKMETA_KEY_KTIME = 2,		/* u64, ns, CLOCK_MONOTONIC */
+	SOCKMETA_KEY_SERVICE_ID = 3,	/* u32 */
+	SOCKMETA_KEY_TRACE_ID = 4,	/* 16 bytes, as in W3C Trace Context */
+	SOCKMETA_KEY_TUNNEL_ID = 5,	/* u64, VNI or GRE key */
+	SOCKMETA_KEY_USER = 16,
+	SOCKMETA_KEY_DYNAMIC = 128,
+	SOCKMETA_KEY_ANCHOR = 255,
+};
 
-#define SOCKMETA_ANCHOR_MAGIC 0x5B
-#define SOCKMETA_ANCHOR_SIZE 4
+enum sockmeta_anchor {
+	SOCKMETA_ANCHOR_SIZE = 4,
+	SOCKMETA_ANCHOR_MAGIC = 0x5B,
+};
+
 /* The anchor as a number in network byte order. */
 #define SOCKMETA_ANCHOR(format) \
 	((__u32)SOCKMETA_KEY_ANCHOR << 24 | 2 << 16 | SOCKMETA_ANCHOR_MAGIC << 8 | (format))

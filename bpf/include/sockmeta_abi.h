@@ -15,14 +15,18 @@
 #define SOL_BPF 0xEB9F
 #endif
 
-#define SOCKMETA_ABI 1
-
-/* Most bytes that a driver leaves in front of a packet: xdp_metalen_invalid()
- * in include/net/xdp.h allows 252 and wants a multiple of 4.
- */
-#define SOCKMETA_AREA_MAX 252
-
-#define SOCKMETA_RECORD_VERSION 1
+enum sockmeta_const {
+	/* Programs answer requests of their own ABI. */
+	SOCKMETA_ABI = 1,
+	SOCKMETA_RECORD_VERSION = 1,
+	/* Most bytes that a driver may leave in front of a packet:
+	 * xdp_metalen_invalid() in include/net/xdp.h allows 252 and wants a
+	 * multiple of 4.
+	 */
+	SOCKMETA_AREA_MAX = 252,
+	/* Bits of a slot's index, in handles and options. */
+	SOCKMETA_INDEX_BITS = 24,
+};
 
 /* The area's format: the last byte of its anchor, see sockmeta.h. */
 enum sockmeta_format {
@@ -97,7 +101,6 @@ struct sockmeta_record {
  * generation and its index.
  */
 #define SOCKMETA_HANDLE_BIT (1ULL << 62)
-#define SOCKMETA_INDEX_BITS 24
 #define SOCKMETA_INDEX_MASK ((1U << SOCKMETA_INDEX_BITS) - 1)
 
 /* sockmeta_slot.seq while a program writes the slot; never a handle. */
