@@ -42,12 +42,12 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	switch p := c.(type) {
 	case *net.UDPConn:
 		w := conn.NewUDPConn(p)
-		return keepConn[net.Conn](w, network, d.Require, w.Support().Err())
+		return keepConn[net.Conn](w, network, d.Require, missing(w))
 	case *net.TCPConn:
 		w := conn.NewTCPConn(p)
-		return keepConn[net.Conn](w, network, d.Require, w.Support().Err())
+		return keepConn[net.Conn](w, network, d.Require, missing(w))
 	}
-	return keepConn(c, network, d.Require, errKind(network))
+	return keepConn(c, network, d.Require, noMetadata(network))
 }
 
 // DialUDP is net.Dialer.DialUDP.
@@ -58,7 +58,7 @@ func (d *Dialer) DialUDP(ctx context.Context, network string, laddr, raddr netip
 		return nil, err
 	}
 	w := conn.NewUDPConn(c)
-	return keepConn(w, network, d.Require, w.Support().Err())
+	return keepConn(w, network, d.Require, missing(w))
 }
 
 // DialTCP is net.Dialer.DialTCP.
@@ -69,10 +69,10 @@ func (d *Dialer) DialTCP(ctx context.Context, network string, laddr, raddr netip
 		return nil, err
 	}
 	w := conn.NewTCPConn(c)
-	return keepConn(w, network, d.Require, w.Support().Err())
+	return keepConn(w, network, d.Require, missing(w))
 }
 
-func keepConn[C net.Conn](c C, network string, require bool, missing error) (C, error) {
+func keepConn[C net.Conn](c C, network string, require bool, missing func() error) (C, error) {
 	return keep(c, require, missing, net.OpError{Op: opDial, Net: network, Source: c.LocalAddr(), Addr: c.RemoteAddr()})
 }
 

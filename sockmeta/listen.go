@@ -38,10 +38,10 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	}
 	t, ok := l.(*net.TCPListener)
 	if !ok {
-		return keepListening(l, l.Addr(), lc.Require, errKind(network))
+		return keepListening(l, l.Addr(), lc.Require, noMetadata(network))
 	}
 	w := conn.NewTCPListener(t)
-	return keepListening[net.Listener](w, w.Addr(), lc.Require, w.Support().Err())
+	return keepListening[net.Listener](w, w.Addr(), lc.Require, missing(w))
 }
 
 // ListenPacket is net.ListenConfig.ListenPacket. For UDP networks the connection
@@ -54,28 +54,36 @@ func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address strin
 	}
 	u, ok := p.(*net.UDPConn)
 	if !ok {
-		return keepListening(p, p.LocalAddr(), lc.Require, errKind(network))
+		return keepListening(p, p.LocalAddr(), lc.Require, noMetadata(network))
 	}
 	w := conn.NewUDPConn(u)
-	return keepListening[net.PacketConn](w, w.LocalAddr(), lc.Require, w.Support().Err())
+	return keepListening[net.PacketConn](w, w.LocalAddr(), lc.Require, missing(w))
 }
 
-func errKind(network string) error {
-	return fmt.Errorf("%w on %s sockets", ErrNotSupported, network)
+// missing and noMetadata return functions that say why a socket has no metadata:
+// only those who require it need to know, and finding out costs system calls.
+func missing(s interface{ Support() Support }) func() error {
+	return func() error { return s.Support().Err() }
 }
 
-func keepListening[S io.Closer](s S, addr net.Addr, require bool, missing error) (S, error) {
+func noMetadata(network string) func() error {
+	return func() error { return fmt.Errorf("%w on %s sockets", ErrNotSupported, network) }
+}
+
+func keepListening[S io.Closer](s S, addr net.Addr, require bool, missing func() error) (S, error) {
 	return keep(s, require, missing, net.OpError{Op: opListen, Net: addr.Network(), Addr: addr})
 }
 
 // keep returns s, unless it is required to have the metadata that it has not:
 // then the error is op with what is missing.
-func keep[S io.Closer](s S, require bool, missing error, op net.OpError) (S, error) {
-	if !require || missing == nil {
+func keep[S io.Closer](s S, require bool, missing func() error, op net.OpError) (S, error) {
+	if !require {
+		return s, nil
+	}
+	if op.Err = missing(); op.Err == nil {
 		return s, nil
 	}
 	_ = s.Close()
-	op.Err = missing
 	var none S
 	return none, &op
 }

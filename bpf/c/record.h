@@ -3,16 +3,11 @@
 #ifndef SOCKMETA_RECORD_H
 #define SOCKMETA_RECORD_H
 
+#include "kfuncs.h"
 #include "maps.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include "../include/sockmeta.h"
-
-/* Linux 6.2 */
-extern void *bpf_cast_to_kern_ctx(void *obj) __ksym __weak;
-extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
-
-#define ksym_exists(sym) (!!(void *)(sym))
 
 /*
  * Without an anchor nothing tells the producer's bytes from what lies in front

@@ -6,6 +6,7 @@
  * cgroup: they return at once where it is none of these, and leave retval and
  * optlen as they found them.
  */
+#include "kfuncs.h"
 #include "seqlock.h"
 #include "tcp.h"
 #include "../include/sockmeta.h"
@@ -34,10 +35,6 @@ const enum sockmeta_const *const_type __attribute__((unused));
 const enum sockmeta_key *key_type __attribute__((unused));
 const enum sockmeta_anchor *anchor_type __attribute__((unused));
 
-extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
-
-#define ksym_exists(sym) (!!(void *)(sym))
-
 static __always_inline int refuse(int err)
 {
 	bpf_set_retval(err);
@@ -59,7 +56,6 @@ static __always_inline int is_timestamping(const struct bpf_sockopt *ctx)
 	       (ctx->optname == SO_TIMESTAMPING_OLD || ctx->optname == SO_TIMESTAMPING_NEW);
 }
 
-/* Linux 6.2 */
 static __always_inline int copied_seq(struct bpf_sockopt *ctx, __u32 *seq)
 {
 	struct tcp_sock *tp;
