@@ -294,8 +294,22 @@ func TestRequireRoot(t *testing.T) {
 	}
 }
 
+// settledCensus waits for goroutines of earlier tests that are about to end:
+// they would hide a new one.
+func settledCensus(t *testing.T) census {
+	t.Helper()
+	c := takeCensus(t)
+	for same := 0; same < 20; same++ {
+		time.Sleep(5 * time.Millisecond)
+		if now := takeCensus(t); now.goroutines != c.goroutines {
+			c, same = now, -1
+		}
+	}
+	return c
+}
+
 func TestLeaked(t *testing.T) {
-	before := takeCensus(t)
+	before := settledCensus(t)
 	ns := Namespace(t)
 	if leak := before.leaked(takeCensus(t)); !strings.Contains(leak, "1 network namespaces") {
 		t.Errorf("open namespace: %q", leak)
