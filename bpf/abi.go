@@ -30,9 +30,19 @@ type (
 	Answer = sockoptSockmetaAnswer
 	// Info is what the option OptInfo returns.
 	Info = sockoptSockmetaInfo
+	// TxSlot is one of a process's transmit slots.
+	TxSlot = sockoptSockmetaTxSlot
+	// TxInfo is what the option OptTxInfo returns.
+	TxInfo = sockoptSockmetaTxInfo
+	// Counts say what became of the records that were sent, in packets unless
+	// they say otherwise, since the programs were attached.
+	Counts = sockoptSockmetaCounts
 
 	enableRequest = sockoptSockmetaEnable
+	slotsRequest  = sockoptSockmetaTxSlots
+	policy        = sockoptSockmetaPolicy
 	instance      = sockoptSockmetaInstance
+	localDev      = sockoptSockmetaLocalDev
 )
 
 // RecordWords is the size of a Record in words of 8 bytes.
@@ -49,6 +59,7 @@ const (
 	ValidIfIndex  = uint16(sockoptSockmetaValidSOCKMETA_VALID_IFINDEX)
 	ValidNAPIID   = uint16(sockoptSockmetaValidSOCKMETA_VALID_NAPI_ID)
 	ValidCPU      = uint16(sockoptSockmetaValidSOCKMETA_VALID_CPU)
+	ValidLaunch   = uint16(sockoptSockmetaValidSOCKMETA_VALID_LAUNCH)
 )
 
 // Bits of Record.Flags: what a reader should know about the record.
@@ -62,6 +73,7 @@ const (
 	FlagRepeated     = uint16(sockoptSockmetaFlagSOCKMETA_F_REPEATED)
 	FlagTruncated    = uint16(sockoptSockmetaFlagSOCKMETA_F_TRUNCATED)
 	FlagNoAreaAccess = uint16(sockoptSockmetaFlagSOCKMETA_F_NO_AREA_ACCESS)
+	FlagSenderLost   = uint16(sockoptSockmetaFlagSOCKMETA_F_SENDER_LOST)
 )
 
 // Values of Record.Format.
@@ -78,6 +90,9 @@ const (
 	OptTCPRead    = int(sockoptSockmetaOptSOCKMETA_OPT_TCP_READ)
 	OptTCPOpening = int(sockoptSockmetaOptSOCKMETA_OPT_TCP_OPENING)
 	OptTCPLatest  = int(sockoptSockmetaOptSOCKMETA_OPT_TCP_LATEST)
+	OptTxRecord   = int(sockoptSockmetaOptSOCKMETA_OPT_TX_RECORD)
+	OptTxSlots    = int(sockoptSockmetaOptSOCKMETA_OPT_TX_SLOTS)
+	OptTxInfo     = int(sockoptSockmetaOptSOCKMETA_OPT_TX_INFO)
 	// OptSlot has the slot's index added.
 	OptSlot = int(sockoptSockmetaOptSOCKMETA_OPT_SLOT)
 )
@@ -90,6 +105,7 @@ const (
 	KeyServiceID = uint8(sockoptSockmetaKeySOCKMETA_KEY_SERVICE_ID)
 	KeyTraceID   = uint8(sockoptSockmetaKeySOCKMETA_KEY_TRACE_ID)
 	KeyTunnelID  = uint8(sockoptSockmetaKeySOCKMETA_KEY_TUNNEL_ID)
+	KeySender    = uint8(sockoptSockmetaKeySOCKMETA_KEY_SENDER)
 	KeyUser      = uint8(sockoptSockmetaKeySOCKMETA_KEY_USER)
 	KeyDynamic   = uint8(sockoptSockmetaKeySOCKMETA_KEY_DYNAMIC)
 	KeyAnchor    = uint8(sockoptSockmetaKeySOCKMETA_KEY_ANCHOR)
@@ -106,3 +122,14 @@ const (
 const HandleBit = uint64(1) << 62
 
 const indexMask = uint64(1)<<sockoptSockmetaConstSOCKMETA_INDEX_BITS - 1
+
+// TracingFeature is set in Info.Features where raw control messages are read.
+const TracingFeature = uint32(sockoptSockmetaFeatureSOCKMETA_FEATURE_TRACING)
+
+// A transmit slot's number: its index, how often it was used, and above them
+// which process it is of.
+const (
+	txIndexBits = int(sockoptSockmetaConstSOCKMETA_TX_INDEX_BITS)
+	txUseBits   = int(sockoptSockmetaConstSOCKMETA_TX_USE_BITS)
+	txSlots     = 1 << txIndexBits
+)

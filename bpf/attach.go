@@ -18,4 +18,15 @@ type Options struct {
 
 	// Private attaches programs of our own even where others are.
 	Private bool
+
+	// Policy is what applications may ask for with what they send. Has a
+	// meaning only where nothing can be shared, like the next.
+	Policy Policy
+
+	// Tracing makes the programs read raw control messages, {SOL_BPF,
+	// SOCKMETA_SCM_RECORD}, of UDP sockets in the cgroup, whatever sends them.
+	// It attaches to functions that all UDP sends of the host go through
+	// (fentry/udp_sendmsg), which costs each of them a look at its control
+	// messages. It needs a kernel that allows BPF trampolines.
+	Tracing bool
 }

@@ -28,6 +28,9 @@ type Attachment struct {
 
 	mu    sync.Mutex
 	links []link.Link
+	// maps are those that the links' programs use, by name as the kernel
+	// knows it.
+	maps map[string]*ebpf.Map
 }
 
 // Attach attaches the programs to a cgroup, or joins those that another
@@ -76,7 +79,7 @@ func attach(opts Options) (*Attachment, error) {
 			return a, nil
 		}
 	}
-	a, err := attachOwn(dir, opts.SlotsPerCPU)
+	a, err := attachOwn(dir, opts)
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -93,8 +96,8 @@ func lock(dir *os.File, patience time.Duration) {
 	}
 }
 
-func attachOwn(dir *os.File, slotsPerCPU int) (_ *Attachment, err error) {
-	p, err := load(slotsPerCPU)
+func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
+	p, err := load(opts)
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)
 	}
@@ -111,12 +114,24 @@ func attachOwn(dir *os.File, slotsPerCPU int) (_ *Attachment, err error) {
 		return nil, err
 	}
 	a.info = inst.Info
+	a.maps = make(map[string]*ebpf.Map)
+	for name, m := range p.shared() {
+		if a.maps[kernelName(name)], err = m.Clone(); err != nil {
+			return nil, err
+		}
+	}
+	if opts.Tracing {
+		if err := a.attachTracing(&p.tracing); err != nil {
+			return nil, err
+		}
+	}
 	// Sockets can opt in as soon as setsockopt answers: it comes last.
 	for _, at := range []struct {
 		typ  ebpf.AttachType
 		prog *ebpf.Program
 	}{
 		{ebpf.AttachCGroupInetIngress, p.ingress.SockmetaIngress},
+		{ebpf.AttachCGroupInetEgress, p.egress.SockmetaEgress},
 		{ebpf.AttachCGroupSockOps, p.sockops.SockmetaSockops},
 		{ebpf.AttachCGroupGetsockopt, p.sockopt.SockmetaGetsockopt},
 		{ebpf.AttachCGroupSetsockopt, p.sockopt.SockmetaSetsockopt},
@@ -133,6 +148,20 @@ func attachOwn(dir *os.File, slotsPerCPU int) (_ *Attachment, err error) {
 		a.links = append(a.links, l)
 	}
 	return a, nil
+}
+
+// attachTracing attaches to the functions that UDP sends go through.
+func (a *Attachment) attachTracing(p *tracingPrograms) error {
+	for _, prog := range []*ebpf.Program{
+		p.SockmetaUdpEnter, p.SockmetaUdpLeave, p.SockmetaUdp6Enter, p.SockmetaUdp6Leave,
+	} {
+		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
+		if err != nil {
+			return fmt.Errorf("tracing: %w", err)
+		}
+		a.links = append(a.links, l)
+	}
+	return nil
 }
 
 // Cgroup returns the directory of the cgroup that the programs are attached to.
@@ -157,6 +186,9 @@ func (a *Attachment) Close() error {
 	for _, l := range a.links {
 		errs = append(errs, l.Close())
 	}
-	a.links = nil
+	for _, m := range a.maps {
+		errs = append(errs, m.Close())
+	}
+	a.links, a.maps = nil, nil
 	return errors.Join(errs...)
 }

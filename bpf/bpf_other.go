@@ -29,6 +29,33 @@ func SocketRecord(int, int, *[RecordWords]uint64) error { return errOS }
 // SocketSlot returns an error that is ErrNotSupported.
 func SocketSlot(int, uint64, *[RecordWords]uint64) (uint32, error) { return 0, errOS }
 
+// SocketTxInfo returns an error that is ErrNotSupported.
+func SocketTxInfo(int) (TxInfo, error) { return TxInfo{}, errOS }
+
+// SetSocketRecord returns an error that is ErrNotSupported.
+func SetSocketRecord(int, []byte) error { return errOS }
+
+// EnableTxTime returns an error that is ErrNotSupported.
+func EnableTxTime(int) error { return errOS }
+
+// TxSlots are the transmit slots of this process.
+type TxSlots struct{}
+
+// ProcessTxSlots returns an error that is ErrNotSupported.
+func ProcessTxSlots() (*TxSlots, error) { return nil, errOS }
+
+// Take returns false.
+func (*TxSlots) Take() (int, bool) { return 0, false }
+
+// Fill returns 0.
+func (*TxSlots) Fill(int, *TxInfo, *[RecordWords]uint64) uint64 { return 0 }
+
+// Release does nothing.
+func (*TxSlots) Release(int) {}
+
+// Register returns an error that is ErrNotSupported.
+func (*TxSlots) Register(int) (TxInfo, error) { return TxInfo{}, errOS }
+
 // FindSlots returns nil.
 func FindSlots(Info) *Slots { return nil }
 
@@ -55,6 +82,21 @@ func (*Attachment) Slots() *Slots { return nil }
 
 // Close does nothing.
 func (*Attachment) Close() error { return nil }
+
+// Counts returns an error that is ErrNotSupported.
+func (*Attachment) Counts() (Counts, error) { return Counts{}, errOS }
+
+// A Local lets metadata through to sockets of this host.
+type Local struct{}
+
+// AttachLocal returns an error that is ErrNotSupported.
+func (*Attachment) AttachLocal(string) (*Local, error) { return nil, errOS }
+
+// Close does nothing.
+func (*Local) Close() error { return nil }
+
+// PinMaps returns an error that is ErrNotSupported.
+func (*Attachment) PinMaps(string) error { return errOS }
 
 // A Producer gives an interface's packets metadata.
 type Producer struct{}

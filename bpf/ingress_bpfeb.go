@@ -16,9 +16,15 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ingressMapSockmetaConns      = "sockmeta_conns"
+	ingressMapSockmetaCount      = "sockmeta_count"
 	ingressMapSockmetaCursor     = "sockmeta_cursor"
+	ingressMapSockmetaFlights    = "sockmeta_flights"
 	ingressMapSockmetaHandshakes = "sockmeta_handshakes"
 	ingressMapSockmetaInst       = "sockmeta_inst"
+	ingressMapSockmetaLocalDevs  = "sockmeta_local_devs"
+	ingressMapSockmetaLocals     = "sockmeta_locals"
+	ingressMapSockmetaRaws       = "sockmeta_raws"
 	ingressMapSockmetaRx         = "sockmeta_rx"
 	ingressMapSockmetaSks        = "sockmeta_sks"
 	ingressMapSockmetaTcps       = "sockmeta_tcps"
@@ -75,9 +81,15 @@ type ingressProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressMapSpecs struct {
+	SockmetaConns      *ebpf.MapSpec `ebpf:"sockmeta_conns"`
+	SockmetaCount      *ebpf.MapSpec `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.MapSpec `ebpf:"sockmeta_cursor"`
+	SockmetaFlights    *ebpf.MapSpec `ebpf:"sockmeta_flights"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
+	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
+	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
+	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
@@ -110,9 +122,15 @@ func (o *ingressObjects) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressMaps struct {
+	SockmetaConns      *ebpf.Map `ebpf:"sockmeta_conns"`
+	SockmetaCount      *ebpf.Map `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.Map `ebpf:"sockmeta_cursor"`
+	SockmetaFlights    *ebpf.Map `ebpf:"sockmeta_flights"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
+	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
+	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
+	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
@@ -120,9 +138,15 @@ type ingressMaps struct {
 
 func (m *ingressMaps) Close() error {
 	return _IngressClose(
+		m.SockmetaConns,
+		m.SockmetaCount,
 		m.SockmetaCursor,
+		m.SockmetaFlights,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
+		m.SockmetaLocalDevs,
+		m.SockmetaLocals,
+		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,
 		m.SockmetaTcps,

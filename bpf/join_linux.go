@@ -23,10 +23,23 @@ const (
 	instanceName   = "sockmeta_inst"
 	slotsName      = "sockmeta_rx"
 	socketsName    = "sockmeta_sks"
+	flightsName    = "sockmeta_flights"
+	connsName      = "sockmeta_conns"
+	countName      = "sockmeta_count"
+	rawsName       = "sockmeta_raws"
+	localDevsName  = "sockmeta_local_devs"
+	localsName     = "sockmeta_locals"
 )
 
-// linksOfAttachment is how many programs an attachment attaches.
-const linksOfAttachment = 4
+// kernelName is what the kernel keeps of a name (BPF_OBJ_NAME_LEN).
+func kernelName(name string) string { return name[:min(len(name), 15)] }
+
+// How many programs an attachment attaches to its cgroup, and how many more where
+// it reads raw control messages.
+const (
+	linksOfAttachment = 5
+	linksOfTracing    = 4
+)
 
 // join finds programs of our ABI that are attached to the cgroup, and takes
 // references to their links, so that they outlive whoever attached them.
@@ -62,19 +75,58 @@ func joinProgram(dir *os.File, id ebpf.ProgramID) (_ *Attachment, err error) {
 		return nil, errNothingToJoin
 	}
 
-	a := &Attachment{cgroup: dir.Name(), joined: true, info: in.Info}
+	a := &Attachment{cgroup: dir.Name(), joined: true, info: in.Info, maps: make(map[string]*ebpf.Map)}
+	defer func() {
+		if err != nil {
+			_ = a.Close()
+		}
+	}()
 	if a.slots, err = mapSlots(slots); err != nil {
 		return nil, err
 	}
-	if a.links, err = linksUsing(dir, sockets); err != nil {
+	want := linksOfAttachment
+	if err := a.takeLinks(dir, sockets); err != nil {
 		return nil, err
 	}
+	if in.Info.Features&TracingFeature != 0 {
+		want += linksOfTracing
+		if err := a.takeLinks(nil, a.maps[rawsName]); err != nil {
+			return nil, err
+		}
+	}
 	// Fewer: it was being attached or detached as we looked.
-	if len(a.links) != linksOfAttachment {
-		_ = a.Close()
+	if len(a.links) != want {
 		return nil, errNothingToJoin
 	}
 	return a, nil
+}
+
+// takeLinks takes the links whose programs use a map, and the maps that those use:
+// the links to a cgroup, or, without one, to kernel functions.
+func (a *Attachment) takeLinks(dir *os.File, m *ebpf.Map) error {
+	links, err := linksUsing(dir, m)
+	a.links = append(a.links, links...)
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		info, err := l.Info()
+		if err != nil {
+			return err
+		}
+		maps, err := mapsOfProgram(info.Program, "")
+		if err != nil {
+			return err
+		}
+		for name, m := range maps {
+			if a.maps[name] == nil {
+				a.maps[name] = m
+			} else {
+				_ = m.Close()
+			}
+		}
+	}
+	return nil
 }
 
 func readInstance(m *ebpf.Map) (instance, error) {
@@ -125,17 +177,23 @@ func closeMaps(maps map[string]*ebpf.Map) {
 	}
 }
 
-// linksUsing opens the links that attach programs to the cgroup that use the
-// map, as every program of an attachment uses its map of sockets.
+// linksUsing opens the links that attach programs to the cgroup, or to kernel
+// functions where dir is nil, that use the map, as every program of an attachment
+// uses its map of sockets.
 func linksUsing(dir *os.File, m *ebpf.Map) (_ []link.Link, err error) {
+	if m == nil {
+		return nil, errNothingToJoin
+	}
 	mapInfo, err := m.Info()
 	if err != nil {
 		return nil, err
 	}
 	id, _ := mapInfo.ID()
 	var st unix.Stat_t
-	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
-		return nil, os.NewSyscallError("fstat", err)
+	if dir != nil {
+		if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+			return nil, os.NewSyscallError("fstat", err)
+		}
 	}
 	var links []link.Link
 	defer func() {
@@ -152,8 +210,11 @@ func linksUsing(dir *os.File, m *ebpf.Map) (_ []link.Link, err error) {
 		if err != nil {
 			return nil, err
 		}
+		if dir == nil && info.Tracing() == nil {
+			continue
+		}
 		// A cgroup's id is its directory's inode (kernfs).
-		if cg := info.Cgroup(); cg == nil || cg.CgroupId != st.Ino {
+		if cg := info.Cgroup(); dir != nil && (cg == nil || cg.CgroupId != st.Ino) {
 			continue
 		}
 		uses, err := programUses(info.Program, id)

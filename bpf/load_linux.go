@@ -15,8 +15,10 @@ import (
 // programs are what an attachment consists of, and the maps that they share.
 type programs struct {
 	ingress ingressPrograms
+	egress  egressPrograms
 	sockopt sockoptPrograms
 	sockops sockopsPrograms
+	tracing tracingPrograms // nil unless Options.Tracing
 	maps    ingressMaps
 	slots   *Slots
 }
@@ -44,11 +46,12 @@ func checkSlots(n int) error {
 	return nil
 }
 
-func load(slotsPerCPU int) (_ *programs, err error) {
+func load(opts Options) (_ *programs, err error) {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, err
 	}
+	slotsPerCPU := opts.SlotsPerCPU
 	if slotsPerCPU == 0 {
 		slotsPerCPU = defaultSlots(cpus)
 	}
@@ -77,43 +80,76 @@ func load(slotsPerCPU int) (_ *programs, err error) {
 	}
 	p.ingress, p.maps = ingressObjects.ingressPrograms, ingressObjects.ingressMaps
 
-	shared := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+	shared := p.shared()
+	egress, err := loadEgress()
+	if err != nil {
+		return nil, err
+	}
+	if err := egress.Variables["tracing"].Set(opts.Tracing); err != nil {
+		return nil, err
+	}
+	if err := loadShared(egress, &p.egress, shared); err != nil {
+		return nil, err
+	}
+	sockopt, err := loadSockopt()
+	if err != nil {
+		return nil, err
+	}
+	if err := loadShared(sockopt, &p.sockopt, shared); err != nil {
+		return nil, err
+	}
+	sockops, err := loadSockops()
+	if err != nil {
+		return nil, err
+	}
+	if err := loadShared(sockops, &p.sockops, shared); err != nil {
+		return nil, err
+	}
+	if opts.Tracing {
+		tracing, err := loadTracing()
+		if err != nil {
+			return nil, err
+		}
+		if err := loadShared(tracing, &p.tracing, shared); err != nil {
+			return nil, fmt.Errorf("tracing: %w", err)
+		}
+	}
+	return p, p.publish(slotsPerCPU, opts)
+}
+
+// shared are the maps by name.
+func (p *programs) shared() map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{
 		"sockmeta_rx":         p.maps.SockmetaRx,
 		"sockmeta_sks":        p.maps.SockmetaSks,
 		"sockmeta_tcps":       p.maps.SockmetaTcps,
 		"sockmeta_inst":       p.maps.SockmetaInst,
 		"sockmeta_cursor":     p.maps.SockmetaCursor,
 		"sockmeta_handshakes": p.maps.SockmetaHandshakes,
-	}}
-	if err := loadShared(loadSockopt, &p.sockopt, shared); err != nil {
-		return nil, err
+		flightsName:           p.maps.SockmetaFlights,
+		connsName:             p.maps.SockmetaConns,
+		"sockmeta_count":      p.maps.SockmetaCount,
+		"sockmeta_raws":       p.maps.SockmetaRaws,
+		"sockmeta_local_devs": p.maps.SockmetaLocalDevs,
+		"sockmeta_locals":     p.maps.SockmetaLocals,
 	}
-	if err := loadShared(loadSockops, &p.sockops, shared); err != nil {
-		return nil, err
-	}
-	return p, p.publish(slotsPerCPU)
 }
 
 // loadShared loads one object on top of the maps that are there already.
-func loadShared(spec func() (*ebpf.CollectionSpec, error), to any, shared ebpf.CollectionOptions) error {
-	s, err := spec()
-	if err != nil {
-		return err
-	}
-	replacements := shared.MapReplacements
-	shared.MapReplacements = make(map[string]*ebpf.Map)
-	for name, m := range replacements {
-		if own, ok := s.Maps[name]; ok {
+func loadShared(spec *ebpf.CollectionSpec, to any, shared map[string]*ebpf.Map) error {
+	opts := ebpf.CollectionOptions{MapReplacements: make(map[string]*ebpf.Map)}
+	for name, m := range shared {
+		if own, ok := spec.Maps[name]; ok {
 			own.MaxEntries = m.MaxEntries()
-			shared.MapReplacements[name] = m
+			opts.MapReplacements[name] = m
 		}
 	}
-	return s.LoadAndAssign(to, &shared)
+	return spec.LoadAndAssign(to, &opts)
 }
 
 // publish makes the maps what applications find: the instance says who it is,
 // and neither it nor the slots can be written by user space from here on.
-func (p *programs) publish(slotsPerCPU int) error {
+func (p *programs) publish(slotsPerCPU int, opts Options) error {
 	info, err := p.maps.SockmetaRx.Info()
 	if err != nil {
 		return err
@@ -125,13 +161,19 @@ func (p *programs) publish(slotsPerCPU int) error {
 	var random [8]byte
 	rand.Read(random[:])
 
-	inst := instance{Info: Info{
-		Abi:         ABI,
-		SlotsPerCpu: uint32(slotsPerCPU),
-		Instance:    binary.NativeEndian.Uint64(random[:]),
-		RxMapId:     uint32(id),
-		Slots:       p.maps.SockmetaRx.MaxEntries(),
-	}}
+	inst := instance{
+		Info: Info{
+			Abi:         ABI,
+			SlotsPerCpu: uint32(slotsPerCPU),
+			Instance:    binary.NativeEndian.Uint64(random[:]),
+			RxMapId:     uint32(id),
+			Slots:       p.maps.SockmetaRx.MaxEntries(),
+		},
+		Policy: opts.Policy.encode(),
+	}
+	if opts.Tracing {
+		inst.Info.Features |= TracingFeature
+	}
 	if err := p.maps.SockmetaInst.Put(uint32(0), &inst); err != nil {
 		return err
 	}
@@ -147,5 +189,5 @@ func (p *programs) publish(slotsPerCPU int) error {
 
 // Close drops our references; what is attached keeps its own.
 func (p *programs) Close() error {
-	return errors.Join(p.ingress.Close(), p.sockopt.Close(), p.sockops.Close(), p.maps.Close())
+	return errors.Join(p.ingress.Close(), p.egress.Close(), p.sockopt.Close(), p.sockops.Close(), p.tracing.Close(), p.maps.Close())
 }

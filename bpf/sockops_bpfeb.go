@@ -16,9 +16,15 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	sockopsMapSockmetaConns      = "sockmeta_conns"
+	sockopsMapSockmetaCount      = "sockmeta_count"
 	sockopsMapSockmetaCursor     = "sockmeta_cursor"
+	sockopsMapSockmetaFlights    = "sockmeta_flights"
 	sockopsMapSockmetaHandshakes = "sockmeta_handshakes"
 	sockopsMapSockmetaInst       = "sockmeta_inst"
+	sockopsMapSockmetaLocalDevs  = "sockmeta_local_devs"
+	sockopsMapSockmetaLocals     = "sockmeta_locals"
+	sockopsMapSockmetaRaws       = "sockmeta_raws"
 	sockopsMapSockmetaRx         = "sockmeta_rx"
 	sockopsMapSockmetaSks        = "sockmeta_sks"
 	sockopsMapSockmetaTcps       = "sockmeta_tcps"
@@ -74,9 +80,15 @@ type sockopsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sockopsMapSpecs struct {
+	SockmetaConns      *ebpf.MapSpec `ebpf:"sockmeta_conns"`
+	SockmetaCount      *ebpf.MapSpec `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.MapSpec `ebpf:"sockmeta_cursor"`
+	SockmetaFlights    *ebpf.MapSpec `ebpf:"sockmeta_flights"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
+	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
+	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
+	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
@@ -108,9 +120,15 @@ func (o *sockopsObjects) Close() error {
 //
 // It can be passed to loadSockopsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sockopsMaps struct {
+	SockmetaConns      *ebpf.Map `ebpf:"sockmeta_conns"`
+	SockmetaCount      *ebpf.Map `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.Map `ebpf:"sockmeta_cursor"`
+	SockmetaFlights    *ebpf.Map `ebpf:"sockmeta_flights"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
+	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
+	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
+	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
@@ -118,9 +136,15 @@ type sockopsMaps struct {
 
 func (m *sockopsMaps) Close() error {
 	return _SockopsClose(
+		m.SockmetaConns,
+		m.SockmetaCount,
 		m.SockmetaCursor,
+		m.SockmetaFlights,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
+		m.SockmetaLocalDevs,
+		m.SockmetaLocals,
+		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,
 		m.SockmetaTcps,

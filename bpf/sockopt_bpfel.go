@@ -31,17 +31,42 @@ type sockoptSockmetaAnswer struct {
 type sockoptSockmetaConst uint32
 
 const (
-	sockoptSockmetaConstSOCKMETA_ABI            sockoptSockmetaConst = 1
+	sockoptSockmetaConstSOCKMETA_ABI            sockoptSockmetaConst = 2
 	sockoptSockmetaConstSOCKMETA_RECORD_VERSION sockoptSockmetaConst = 1
 	sockoptSockmetaConstSOCKMETA_AREA_MAX       sockoptSockmetaConst = 252
 	sockoptSockmetaConstSOCKMETA_INDEX_BITS     sockoptSockmetaConst = 24
+	sockoptSockmetaConstSOCKMETA_TX_INDEX_BITS  sockoptSockmetaConst = 12
+	sockoptSockmetaConstSOCKMETA_TX_USE_BITS    sockoptSockmetaConst = 10
+	sockoptSockmetaConstSOCKMETA_TX_PROC_IDS    sockoptSockmetaConst = 1024
+	sockoptSockmetaConstSOCKMETA_TX_PROCS       sockoptSockmetaConst = 8
+	sockoptSockmetaConstSOCKMETA_FLIGHTS        sockoptSockmetaConst = 16
 )
+
+type sockoptSockmetaCounts struct {
+	_               structs.HostLayout
+	Sent            uint64
+	Stale           uint64
+	Foreign         uint64
+	Malformed       uint64
+	Busy            uint64
+	MarkRefused     uint64
+	PriorityRefused uint64
+	LaunchRefused   uint64
+	LocalKeys       uint64
+	Local           uint64
+}
 
 type sockoptSockmetaEnable struct {
 	_       structs.HostLayout
 	Abi     uint32
 	Tsflags uint32
 }
+
+type sockoptSockmetaFeature uint32
+
+const (
+	sockoptSockmetaFeatureSOCKMETA_FEATURE_TRACING sockoptSockmetaFeature = 1
+)
 
 type sockoptSockmetaFlag uint32
 
@@ -55,7 +80,32 @@ const (
 	sockoptSockmetaFlagSOCKMETA_F_REPEATED       sockoptSockmetaFlag = 64
 	sockoptSockmetaFlagSOCKMETA_F_TRUNCATED      sockoptSockmetaFlag = 128
 	sockoptSockmetaFlagSOCKMETA_F_NO_AREA_ACCESS sockoptSockmetaFlag = 256
+	sockoptSockmetaFlagSOCKMETA_F_SENDER_LOST    sockoptSockmetaFlag = 512
 )
+
+type sockoptSockmetaFlight struct {
+	_   structs.HostLayout
+	Seq uint64
+	Rec sockoptSockmetaRecord
+}
+
+type sockoptSockmetaFlights struct {
+	_     structs.HostLayout
+	Last  uint64
+	Skb   [16]uint64
+	Time  [16]uint64
+	At    [16]sockoptSockmetaFlight
+	Procs [8]struct {
+		_        structs.HostLayout
+		Addr     uint64
+		Tgid     uint32
+		Count    uint32
+		Id       uint32
+		Reserved uint32
+	}
+	ProcsGiven uint32
+	Reserved   uint32
+}
 
 type sockoptSockmetaFlow struct {
 	_          structs.HostLayout
@@ -91,6 +141,7 @@ type sockoptSockmetaHandshake struct {
 		End   uint32
 		Rec   sockoptSockmetaRecord
 	}
+	Spare [64]uint8
 }
 
 type sockoptSockmetaInfo struct {
@@ -100,12 +151,16 @@ type sockoptSockmetaInfo struct {
 	Instance    uint64
 	RxMapId     uint32
 	Slots       uint32
+	Features    uint32
+	Reserved    uint32
 }
 
 type sockoptSockmetaInstance struct {
-	_      structs.HostLayout
-	Info   sockoptSockmetaInfo
-	LastId uint64
+	_           structs.HostLayout
+	Info        sockoptSockmetaInfo
+	Policy      sockoptSockmetaPolicy
+	LastId      uint64
+	LocalCursor uint64
 }
 
 type sockoptSockmetaKey uint32
@@ -117,10 +172,27 @@ const (
 	sockoptSockmetaKeySOCKMETA_KEY_SERVICE_ID sockoptSockmetaKey = 3
 	sockoptSockmetaKeySOCKMETA_KEY_TRACE_ID   sockoptSockmetaKey = 4
 	sockoptSockmetaKeySOCKMETA_KEY_TUNNEL_ID  sockoptSockmetaKey = 5
+	sockoptSockmetaKeySOCKMETA_KEY_SENDER     sockoptSockmetaKey = 6
 	sockoptSockmetaKeySOCKMETA_KEY_USER       sockoptSockmetaKey = 16
 	sockoptSockmetaKeySOCKMETA_KEY_DYNAMIC    sockoptSockmetaKey = 128
 	sockoptSockmetaKeySOCKMETA_KEY_ANCHOR     sockoptSockmetaKey = 255
 )
+
+type sockoptSockmetaLocal struct {
+	_    structs.HostLayout
+	Seq  uint64
+	Flow sockoptSockmetaFlow
+	Len  uint32
+	Pad  uint32
+	Area [256]uint8
+}
+
+type sockoptSockmetaLocalDev struct {
+	_       structs.HostLayout
+	Netns   uint64
+	Ifindex uint32
+	Pad     uint32
+}
 
 type sockoptSockmetaOpt uint32
 
@@ -130,8 +202,27 @@ const (
 	sockoptSockmetaOptSOCKMETA_OPT_TCP_READ    sockoptSockmetaOpt = 3
 	sockoptSockmetaOptSOCKMETA_OPT_TCP_OPENING sockoptSockmetaOpt = 4
 	sockoptSockmetaOptSOCKMETA_OPT_TCP_LATEST  sockoptSockmetaOpt = 5
+	sockoptSockmetaOptSOCKMETA_OPT_TX_RECORD   sockoptSockmetaOpt = 6
+	sockoptSockmetaOptSOCKMETA_OPT_TX_SLOTS    sockoptSockmetaOpt = 7
+	sockoptSockmetaOptSOCKMETA_OPT_TX_INFO     sockoptSockmetaOpt = 8
 	sockoptSockmetaOptSOCKMETA_OPT_SLOT        sockoptSockmetaOpt = 16777216
 )
+
+type sockoptSockmetaPolicy struct {
+	_           structs.HostLayout
+	MarkMask    uint32
+	PriorityMax uint32
+	Launch      uint32
+	Reserved    uint32
+	Local       [4]uint64
+}
+
+type sockoptSockmetaRaw struct {
+	_       structs.HostLayout
+	Sk      uint64
+	Rec     sockoptSockmetaRecord
+	Payload [384]uint8
+}
 
 type sockoptSockmetaRecord struct {
 	_         structs.HostLayout
@@ -152,14 +243,17 @@ type sockoptSockmetaRecord struct {
 	VlanTci   uint16
 	VlanProto uint16
 	Reserved  uint32
+	Launch    uint64
 	Area      [256]uint8
 }
 
 type sockoptSockmetaSk struct {
-	_        structs.HostLayout
-	Id       uint64
-	Protocol uint32
-	Tsflags  uint32
+	_         structs.HostLayout
+	Id        uint64
+	Protocol  uint32
+	Tsflags   uint32
+	Transmits uint32
+	Pad       uint32
 }
 
 type sockoptSockmetaSlot struct {
@@ -168,7 +262,7 @@ type sockoptSockmetaSlot struct {
 	Owner    uint64
 	Rec      sockoptSockmetaRecord
 	Tsflags  uint32
-	Reserved [13]uint32
+	Reserved [11]uint32
 }
 
 type sockoptSockmetaTcp struct {
@@ -201,6 +295,30 @@ type sockoptSockmetaTcp struct {
 		End   uint32
 		Rec   sockoptSockmetaRecord
 	}
+	Spare [64]uint8
+}
+
+type sockoptSockmetaTxInfo struct {
+	_        structs.HostLayout
+	Socket   uint64
+	Proc     uint32
+	Reserved uint32
+	Policy   sockoptSockmetaPolicy
+}
+
+type sockoptSockmetaTxSlot struct {
+	_        structs.HostLayout
+	Handle   uint64
+	Socket   uint64
+	Rec      sockoptSockmetaRecord
+	Reserved [6]uint64
+}
+
+type sockoptSockmetaTxSlots struct {
+	_     structs.HostLayout
+	Abi   uint32
+	Count uint32
+	Addr  uint64
 }
 
 type sockoptSockmetaValid uint32
@@ -215,15 +333,22 @@ const (
 	sockoptSockmetaValidSOCKMETA_VALID_IFINDEX  sockoptSockmetaValid = 64
 	sockoptSockmetaValidSOCKMETA_VALID_NAPI_ID  sockoptSockmetaValid = 128
 	sockoptSockmetaValidSOCKMETA_VALID_CPU      sockoptSockmetaValid = 256
+	sockoptSockmetaValidSOCKMETA_VALID_LAUNCH   sockoptSockmetaValid = 512
 )
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	sockoptMapSockmetaConns       = "sockmeta_conns"
+	sockoptMapSockmetaCount       = "sockmeta_count"
 	sockoptMapSockmetaCursor      = "sockmeta_cursor"
+	sockoptMapSockmetaFlights     = "sockmeta_flights"
 	sockoptMapSockmetaHandshakes  = "sockmeta_handshakes"
 	sockoptMapSockmetaInst        = "sockmeta_inst"
+	sockoptMapSockmetaLocalDevs   = "sockmeta_local_devs"
+	sockoptMapSockmetaLocals      = "sockmeta_locals"
+	sockoptMapSockmetaRaws        = "sockmeta_raws"
 	sockoptMapSockmetaRx          = "sockmeta_rx"
 	sockoptMapSockmetaSks         = "sockmeta_sks"
 	sockoptMapSockmetaTcps        = "sockmeta_tcps"
@@ -233,10 +358,14 @@ const (
 	sockoptVarAnswerType          = "answer_type"
 	sockoptVarConstType           = "const_type"
 	sockoptVarEnableType          = "enable_type"
+	sockoptVarFeatureType         = "feature_type"
 	sockoptVarFlagType            = "flag_type"
 	sockoptVarFormatType          = "format_type"
 	sockoptVarKeyType             = "key_type"
 	sockoptVarOptType             = "opt_type"
+	sockoptVarTxInfoType          = "tx_info_type"
+	sockoptVarTxSlotType          = "tx_slot_type"
+	sockoptVarTxSlotsType         = "tx_slots_type"
 	sockoptVarValidType           = "valid_type"
 )
 
@@ -290,9 +419,15 @@ type sockoptProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sockoptMapSpecs struct {
+	SockmetaConns      *ebpf.MapSpec `ebpf:"sockmeta_conns"`
+	SockmetaCount      *ebpf.MapSpec `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.MapSpec `ebpf:"sockmeta_cursor"`
+	SockmetaFlights    *ebpf.MapSpec `ebpf:"sockmeta_flights"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
+	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
+	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
+	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
@@ -302,15 +437,19 @@ type sockoptMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sockoptVariableSpecs struct {
-	AnchorType *ebpf.VariableSpec `ebpf:"anchor_type"`
-	AnswerType *ebpf.VariableSpec `ebpf:"answer_type"`
-	ConstType  *ebpf.VariableSpec `ebpf:"const_type"`
-	EnableType *ebpf.VariableSpec `ebpf:"enable_type"`
-	FlagType   *ebpf.VariableSpec `ebpf:"flag_type"`
-	FormatType *ebpf.VariableSpec `ebpf:"format_type"`
-	KeyType    *ebpf.VariableSpec `ebpf:"key_type"`
-	OptType    *ebpf.VariableSpec `ebpf:"opt_type"`
-	ValidType  *ebpf.VariableSpec `ebpf:"valid_type"`
+	AnchorType  *ebpf.VariableSpec `ebpf:"anchor_type"`
+	AnswerType  *ebpf.VariableSpec `ebpf:"answer_type"`
+	ConstType   *ebpf.VariableSpec `ebpf:"const_type"`
+	EnableType  *ebpf.VariableSpec `ebpf:"enable_type"`
+	FeatureType *ebpf.VariableSpec `ebpf:"feature_type"`
+	FlagType    *ebpf.VariableSpec `ebpf:"flag_type"`
+	FormatType  *ebpf.VariableSpec `ebpf:"format_type"`
+	KeyType     *ebpf.VariableSpec `ebpf:"key_type"`
+	OptType     *ebpf.VariableSpec `ebpf:"opt_type"`
+	TxInfoType  *ebpf.VariableSpec `ebpf:"tx_info_type"`
+	TxSlotType  *ebpf.VariableSpec `ebpf:"tx_slot_type"`
+	TxSlotsType *ebpf.VariableSpec `ebpf:"tx_slots_type"`
+	ValidType   *ebpf.VariableSpec `ebpf:"valid_type"`
 }
 
 // sockoptObjects contains all objects after they have been loaded into the kernel.
@@ -333,9 +472,15 @@ func (o *sockoptObjects) Close() error {
 //
 // It can be passed to loadSockoptObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sockoptMaps struct {
+	SockmetaConns      *ebpf.Map `ebpf:"sockmeta_conns"`
+	SockmetaCount      *ebpf.Map `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.Map `ebpf:"sockmeta_cursor"`
+	SockmetaFlights    *ebpf.Map `ebpf:"sockmeta_flights"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
+	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
+	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
+	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
@@ -343,9 +488,15 @@ type sockoptMaps struct {
 
 func (m *sockoptMaps) Close() error {
 	return _SockoptClose(
+		m.SockmetaConns,
+		m.SockmetaCount,
 		m.SockmetaCursor,
+		m.SockmetaFlights,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
+		m.SockmetaLocalDevs,
+		m.SockmetaLocals,
+		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,
 		m.SockmetaTcps,
@@ -356,15 +507,19 @@ func (m *sockoptMaps) Close() error {
 //
 // It can be passed to loadSockoptObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sockoptVariables struct {
-	AnchorType *ebpf.Variable `ebpf:"anchor_type"`
-	AnswerType *ebpf.Variable `ebpf:"answer_type"`
-	ConstType  *ebpf.Variable `ebpf:"const_type"`
-	EnableType *ebpf.Variable `ebpf:"enable_type"`
-	FlagType   *ebpf.Variable `ebpf:"flag_type"`
-	FormatType *ebpf.Variable `ebpf:"format_type"`
-	KeyType    *ebpf.Variable `ebpf:"key_type"`
-	OptType    *ebpf.Variable `ebpf:"opt_type"`
-	ValidType  *ebpf.Variable `ebpf:"valid_type"`
+	AnchorType  *ebpf.Variable `ebpf:"anchor_type"`
+	AnswerType  *ebpf.Variable `ebpf:"answer_type"`
+	ConstType   *ebpf.Variable `ebpf:"const_type"`
+	EnableType  *ebpf.Variable `ebpf:"enable_type"`
+	FeatureType *ebpf.Variable `ebpf:"feature_type"`
+	FlagType    *ebpf.Variable `ebpf:"flag_type"`
+	FormatType  *ebpf.Variable `ebpf:"format_type"`
+	KeyType     *ebpf.Variable `ebpf:"key_type"`
+	OptType     *ebpf.Variable `ebpf:"opt_type"`
+	TxInfoType  *ebpf.Variable `ebpf:"tx_info_type"`
+	TxSlotType  *ebpf.Variable `ebpf:"tx_slot_type"`
+	TxSlotsType *ebpf.Variable `ebpf:"tx_slots_type"`
+	ValidType   *ebpf.Variable `ebpf:"valid_type"`
 }
 
 // sockoptPrograms contains all programs after they have been loaded into the kernel.

@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"unsafe"
@@ -17,10 +18,7 @@ import (
 // ErrNotSupported when no programs answer for the socket's cgroup.
 func EnableSocket(fd int, tsflags uint32) error {
 	req := enableRequest{Abi: ABI, Tsflags: tsflags}
-	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), SOL_BPF, uintptr(OptEnable),
-		uintptr(unsafe.Pointer(&req)), unsafe.Sizeof(req), 0)
-	runtime.KeepAlive(&req)
-	return sockoptError("setsockopt", errno)
+	return setsockopt(fd, SOL_BPF, OptEnable, unsafe.Pointer(&req), unsafe.Sizeof(req))
 }
 
 // SocketInfo returns what the programs that the socket opted in to say of
@@ -55,6 +53,47 @@ func SocketSlot(fd int, handle uint64, dst *[RecordWords]uint64) (tsflags uint32
 	}
 	*dst = *(*[RecordWords]uint64)(unsafe.Pointer(&answer.Rec))
 	return answer.Tsflags, nil
+}
+
+// SocketTxInfo returns what a socket that opted in may send, and by which numbers.
+func SocketTxInfo(fd int) (TxInfo, error) {
+	var info TxInfo
+	err := getsockopt(fd, OptTxInfo, unsafe.Pointer(&info), unsafe.Sizeof(info))
+	return info, err
+}
+
+// SetSocketRecord gives all packets that a TCP socket sends from now on a record,
+// in the form that cmsg.Metadata.AppendBinary writes; an empty one takes it away.
+func SetSocketRecord(fd int, record []byte) error {
+	return setsockopt(fd, SOL_BPF, OptTxRecord, unsafe.Pointer(unsafe.SliceData(record)), uintptr(len(record)))
+}
+
+// EnableTxTime lets control messages carry numbers of transmit slots: SO_TXTIME by
+// CLOCK_MONOTONIC, unless the application has chosen its clock already. The error
+// is ErrNotSupported for other clocks, whose times the kernel keeps from being so
+// early (net/core/sock.c, SCM_TXTIME, in Linux 7.3).
+func EnableTxTime(fd int) error {
+	var v struct{ clock, flags int32 }
+	size := uint32(unsafe.Sizeof(v))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_TXTIME,
+		uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return sockoptError("getsockopt", errno)
+	}
+	switch v.clock {
+	case unix.CLOCK_MONOTONIC:
+		return nil
+	case 0:
+		v.clock = unix.CLOCK_MONOTONIC
+		return setsockopt(fd, unix.SOL_SOCKET, unix.SO_TXTIME, unsafe.Pointer(&v), unsafe.Sizeof(v))
+	}
+	return fmt.Errorf("%w for sockets whose SO_TXTIME has another clock than CLOCK_MONOTONIC", ErrNotSupported)
+}
+
+func setsockopt(fd, level, opt int, p unsafe.Pointer, size uintptr) error {
+	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt),
+		uintptr(p), size, 0)
+	return sockoptError("setsockopt", errno)
 }
 
 func getsockopt(fd, opt int, p unsafe.Pointer, size uintptr) error {

@@ -52,14 +52,14 @@ func (m *Metadata) AppendCmsg(dst []byte) []byte {
 // padding included: what to add to a buffer for control messages.
 const MetadataSpace = headerLen + (recordHdrLen+AreaMax+align-1)&^(align-1)
 
-// Words returns m's own storage, for those who carry records: 312 bytes with the
+// Words returns m's own storage, for those who carry records: 320 bytes with the
 // layout of struct sockmeta_record, in words so that a record in shared memory
 // can be copied with atomic loads. On m's side loads and stores have to be plain:
 // m is aligned as uint64 is, to 8 bytes on 64-bit systems, but to 4 on 386, arm
 // and mips.
 //
 // Who writes to it vouches for version and hdr_len being those of this package's
-// record, 1 and 56; use [Metadata.Decode] for others. Bits in valid that are not
+// record, 1 and 64; use [Metadata.Decode] for others. Bits in valid that are not
 // known are ignored. An area_len above [AreaMax] makes TLVs malformed, and Raw ends
 // at AreaMax.
 func (m *Metadata) Words() *[bpf.RecordWords]uint64 {

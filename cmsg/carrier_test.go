@@ -30,7 +30,7 @@ func TestMetadataSpace(t *testing.T) {
 	if err := m.SetRaw(make([]byte, AreaMax), FormatRaw); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(m.AppendCmsg(nil)); n != MetadataSpace || n != Space(56+AreaMax) {
+	if n := len(m.AppendCmsg(nil)); n != MetadataSpace || n != Space(64+AreaMax) {
 		t.Errorf("takes %d bytes, MetadataSpace is %d", n, MetadataSpace)
 	}
 }
@@ -84,7 +84,7 @@ func TestCutByWriter(t *testing.T) {
 			if ok || err != nil {
 				t.Errorf("%d: %v, %v, want none", size, ok, err)
 			}
-		case data < 56:
+		case data < 64:
 			if ok || !errors.Is(err, ErrTruncated) {
 				t.Errorf("%d: %v, %v, want truncated", size, ok, err)
 			}

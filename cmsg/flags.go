@@ -41,6 +41,10 @@ const (
 
 	// FlagNoAreaAccess: this kernel gives programs no way to the area.
 	FlagNoAreaAccess = Flags(flagNoAreaAccess)
+
+	// FlagSenderLost: the sender, a socket of this host, gave metadata that was
+	// lost on the way or had no room here, see [Metadata.Sender].
+	FlagSenderLost = Flags(flagSenderLost)
 )
 
 // areaFlags are about the area, and fall when there is a new one.
@@ -59,6 +63,7 @@ var flagNames = [...]struct {
 	{FlagRepeated, "repeated"},
 	{FlagTruncated, "truncated"},
 	{FlagNoAreaAccess, "no_area_access"},
+	{FlagSenderLost, "sender_lost"},
 }
 
 // Has reports whether all of flags are set.

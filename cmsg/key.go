@@ -22,6 +22,7 @@ const (
 	KeyServiceID = Key(bpf.KeyServiceID) // uint32
 	KeyTraceID   = Key(bpf.KeyTraceID)   // 16 bytes, trace-id of W3C Trace Context
 	KeyTunnelID  = Key(bpf.KeyTunnelID)  // uint64, VNI or GRE key
+	KeySender    = Key(bpf.KeySender)    // TLVs that the sender gave, see [Metadata.Sender]
 	KeyUser      = Key(bpf.KeyUser)      // first of the user's
 	KeyDynamic   = Key(bpf.KeyDynamic)   // first of those given out by name
 	KeyAnchor    = Key(bpf.KeyAnchor)    // ends the area, see [AnchorFormat]
@@ -43,6 +44,8 @@ func (k Key) String() string {
 		return "trace_id"
 	case KeyTunnelID:
 		return "tunnel_id"
+	case KeySender:
+		return "sender"
 	case KeyAnchor:
 		return "anchor"
 	}

@@ -22,6 +22,7 @@ const (
 	validIfindex  = bpf.ValidIfIndex
 	validNapiID   = bpf.ValidNAPIID
 	validCPU      = bpf.ValidCPU
+	validLaunch   = bpf.ValidLaunch
 
 	flagUnanchored   = bpf.FlagUnanchored
 	flagDecapsulated = bpf.FlagDecapsulated
@@ -32,4 +33,5 @@ const (
 	flagRepeated     = bpf.FlagRepeated
 	flagTruncated    = bpf.FlagTruncated
 	flagNoAreaAccess = bpf.FlagNoAreaAccess
+	flagSenderLost   = bpf.FlagSenderLost
 )

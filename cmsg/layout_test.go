@@ -32,10 +32,11 @@ func TestLayout(t *testing.T) {
 		{"vlan_tci", unsafe.Offsetof(r.VlanTci), 48},
 		{"vlan_proto", unsafe.Offsetof(r.VlanProto), 50},
 		{"reserved", unsafe.Offsetof(r.Reserved), 52},
-		{"area", unsafe.Offsetof(r.Area), 56},
-		{"the record", unsafe.Sizeof(r), 312},
-		{"Metadata", unsafe.Sizeof(Metadata{}), 312},
-		{"Words", unsafe.Sizeof(*new(Metadata).Words()), 312},
+		{"launch", unsafe.Offsetof(r.Launch), 56},
+		{"area", unsafe.Offsetof(r.Area), 64},
+		{"the record", unsafe.Sizeof(r), 320},
+		{"Metadata", unsafe.Sizeof(Metadata{}), 320},
+		{"Words", unsafe.Sizeof(*new(Metadata).Words()), 320},
 		{"alignment", unsafe.Alignof(Metadata{}), unsafe.Alignof(uint64(0))},
 	} {
 		if f.got != f.want {

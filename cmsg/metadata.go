@@ -11,7 +11,7 @@ import (
 // some bytes of a TCP stream: the record, struct sockmeta_record in
 // bpf/include/sockmeta_abi.h, with the area that XDP and TC programs wrote.
 //
-// It is a value of 312 bytes that holds everything inline. The zero Metadata is
+// It is a value of 320 bytes that holds everything inline. The zero Metadata is
 // empty and ready for use; a copy is complete and can be kept; one Metadata can
 // be read into again and again. Slices that its methods return alias it: they
 // change with the next read into it, and do not follow a copy.
@@ -137,6 +137,70 @@ func (m *Metadata) SetMark(mark uint32) {
 	m.stamp()
 	m.rec.Mark = mark
 	m.rec.Valid |= validMark
+}
+
+// LaunchTime returns the time at which a datagram is to leave, see
+// [Metadata.SetLaunchTime], and false if there is none.
+func (m *Metadata) LaunchTime() (uint64, bool) {
+	if !m.has(validLaunch) {
+		return 0, false
+	}
+	return m.rec.Launch, true
+}
+
+// SetLaunchTime sets the time at which a datagram is to leave, in nanoseconds by
+// CLOCK_MONOTONIC: what SCM_TXTIME sets without metadata. Without a queueing
+// discipline that heeds it (fq, etf) the datagram leaves at once.
+func (m *Metadata) SetLaunchTime(ns uint64) {
+	m.stamp()
+	m.rec.Launch = ns
+	m.rec.Valid |= validLaunch
+}
+
+// ClearFields forgets everything but the area, without what a sender gave
+// (KeySender): to send on what a packet brought, and not ask for its mark and
+// priority. It forgets an area that cannot be read, too.
+func (m *Metadata) ClearFields() {
+	area, n, format := m.rec.Area, m.rec.AreaLen, m.rec.Format
+	ok := m.Err() == nil
+	*m = Metadata{}
+	if n == 0 || !ok {
+		return
+	}
+	m.rec.Area = area
+	m.setArea(int(n), Format(format))
+	if m.Format() == FormatTLV {
+		// The area is well-formed: deleting from it cannot fail.
+		_ = m.Delete(KeySender)
+		if len(cutTLVAnchor(m.area())) == 0 {
+			*m = Metadata{}
+		}
+	}
+}
+
+// IsEmpty reports whether nothing is known at all: no field and no area.
+func (m *Metadata) IsEmpty() bool { return m.rec.Valid == 0 && m.rec.AreaLen == 0 }
+
+// Sender reads the metadata that the sender of the packet gave, a socket on the
+// same host, into dst, as far as the policy lets it cross
+// (bpf.Attachment.AttachLocal). It returns false, and dst is empty, if there is
+// none. dst must not be m.
+//
+// These are the sender's words, while m has those of the programs on the packet's
+// way: that is why they are not to be found under the same keys.
+func (m *Metadata) Sender(dst *Metadata) bool {
+	dst.Reset()
+	v, ok := m.Bytes(KeySender)
+	if !ok || len(v)%tlvAlign != 0 || len(v) == 0 {
+		return false
+	}
+	area := AppendAnchor(append(dst.rec.Area[:0], v...), FormatTLV)
+	if CheckTLVs(area) != nil {
+		dst.Reset()
+		return false
+	}
+	dst.setArea(len(area), FormatTLV)
+	return true
 }
 
 // SetPriority sets the priority, skb->priority.

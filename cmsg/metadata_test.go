@@ -25,6 +25,7 @@ func fullRecord() Metadata {
 	m.rec.Cpu = 5
 	m.rec.VlanTci = 0x6064
 	m.rec.VlanProto = binary.NativeEndian.Uint16([]byte{0x88, 0xA8})
+	m.rec.Launch = 86_400_000_000_007
 	m.rec.AreaLen = uint8(copy(m.rec.Area[:], "\x10\x03abc\x00\x00\x00\x11\x01z\x00"+anchor))
 	return m
 }
@@ -46,6 +47,7 @@ var getters = []struct {
 	{"IfIndex", validIfindex, 3, func(m *Metadata) (any, bool) { v, ok := m.IfIndex(); return v, ok }},
 	{"NAPIID", validNapiID, uint32(8193), func(m *Metadata) (any, bool) { v, ok := m.NAPIID(); return v, ok }},
 	{"CPU", validCPU, uint32(5), func(m *Metadata) (any, bool) { v, ok := m.CPU(); return v, ok }},
+	{"LaunchTime", validLaunch, uint64(86_400_000_000_007), func(m *Metadata) (any, bool) { v, ok := m.LaunchTime(); return v, ok }},
 }
 
 func nanos(t time.Time) any {
@@ -58,6 +60,8 @@ func nanos(t time.Time) any {
 func isZero(v any) bool {
 	switch v := v.(type) {
 	case int64:
+		return v == 0
+	case uint64:
 		return v == 0
 	case uint32:
 		return v == 0
@@ -134,7 +138,7 @@ func TestSetFields(t *testing.T) {
 	if mark != 7 || prio != 8 || !ok {
 		t.Errorf("mark %d, priority %d %v", mark, prio, ok)
 	}
-	if m.rec.Version != 1 || m.rec.HdrLen != 56 {
+	if m.rec.Version != 1 || m.rec.HdrLen != 64 {
 		t.Errorf("version %d, hdr_len %d", m.rec.Version, m.rec.HdrLen)
 	}
 	m.Reset()
@@ -211,6 +215,7 @@ func TestMalformedAreaGivesNothing(t *testing.T) {
 	for _, tt := range tlvTests {
 		var m Metadata
 		m.stamp()
+		m.rec.Launch = 86_400_000_000_007
 		m.rec.AreaLen = uint8(copy(m.rec.Area[:], tt.area))
 		if err := m.Err(); errors.Is(err, ErrMalformed) != tt.bad || errors.Is(err, ErrTruncated) {
 			t.Errorf("%s: error %v", tt.name, err)
@@ -294,7 +299,7 @@ func TestCarrierGarbage(t *testing.T) {
 	}
 	_ = m.String()
 	b, err := m.AppendBinary(nil)
-	if err != nil || len(b) != 56+AreaMax {
+	if err != nil || len(b) != 64+AreaMax {
 		t.Fatalf("%d bytes, %v", len(b), err)
 	}
 	var d Metadata

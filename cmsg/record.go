@@ -20,7 +20,7 @@ const (
 )
 
 const validKnown = validTstamp | validHwtstamp | validMark | validPriority |
-	validHash | validVlan | validIfindex | validNapiID | validCPU
+	validHash | validVlan | validIfindex | validNapiID | validCPU | validLaunch
 
 // recordFields are where the fields end that a shorter fixed part does not have.
 var recordFields = [...]struct {
@@ -36,6 +36,7 @@ var recordFields = [...]struct {
 	{unsafe.Offsetof(record{}.NapiId) + 4, validNapiID},
 	{unsafe.Offsetof(record{}.Cpu) + 4, validCPU},
 	{unsafe.Offsetof(record{}.VlanProto) + 2, validVlan},
+	{unsafe.Offsetof(record{}.Launch) + 8, validLaunch},
 }
 
 func (m *Metadata) bytes() *[recordLen]byte {
@@ -104,8 +105,8 @@ func (m *Metadata) Decode(b []byte) error {
 // UnmarshalBinary is [Metadata.Decode], for [encoding.BinaryUnmarshaler].
 func (m *Metadata) UnmarshalBinary(b []byte) error { return m.Decode(b) }
 
-// AppendBinary appends the record to dst, the fixed part of 56 bytes and the
-// bytes of the area that are in use, 308 at most, and returns the extended slice.
+// AppendBinary appends the record to dst, the fixed part of 64 bytes and the
+// bytes of the area that are in use, 316 at most, and returns the extended slice.
 // It allocates only when dst's capacity is too small. Host byte order: the record
 // is for the machine it was made on. The error is always nil; it is there for
 // [encoding.BinaryAppender].

@@ -19,7 +19,7 @@ var (
 func TestRecordRoundTrip(t *testing.T) {
 	m := fullRecord()
 	b, err := m.MarshalBinary()
-	if err != nil || len(b) != 56+len(m.Raw()) {
+	if err != nil || len(b) != 64+len(m.Raw()) {
 		t.Fatalf("%d bytes, %v", len(b), err)
 	}
 	for _, in := range [][]byte{b, append(bytes.Clone(b), "behind"...)} {
@@ -36,8 +36,8 @@ func TestRecordRoundTrip(t *testing.T) {
 
 // TestWire holds the wire form against bytes that are put together by offset.
 func TestWire(t *testing.T) {
-	b := make([]byte, 56+8)
-	b[0], b[1], b[2], b[3] = 1, 56, 8, 0
+	b := make([]byte, 64+8)
+	b[0], b[1], b[2], b[3] = 1, 64, 8, 0
 	ne := binary.NativeEndian
 	ne.PutUint16(b[4:], 1<<2|1<<5|1<<6)
 	ne.PutUint16(b[6:], 1<<3)
@@ -45,7 +45,7 @@ func TestWire(t *testing.T) {
 	ne.PutUint32(b[36:], 2)
 	ne.PutUint16(b[48:], 100)
 	copy(b[50:], "\x81\x00")
-	copy(b[56:], "\x10\x02ab"+anchor)
+	copy(b[64:], "\x10\x02ab"+anchor)
 
 	var m Metadata
 	if err := m.Decode(b); err != nil {
@@ -69,7 +69,7 @@ func TestWire(t *testing.T) {
 
 func TestZeroRecordOnTheWire(t *testing.T) {
 	b, _ := Metadata{}.MarshalBinary()
-	if len(b) != 56 || b[0] != 1 || b[1] != 56 || b[2] != 0 {
+	if len(b) != 64 || b[0] != 1 || b[1] != 64 || b[2] != 0 {
 		t.Fatalf("% x", b)
 	}
 	var m Metadata
@@ -81,7 +81,7 @@ func TestZeroRecordOnTheWire(t *testing.T) {
 func TestDecodeOlder(t *testing.T) {
 	m := fullRecord()
 	full, _ := m.MarshalBinary()
-	for hdrLen := 8; hdrLen <= 56; hdrLen += 4 {
+	for hdrLen := 8; hdrLen <= 64; hdrLen += 4 {
 		b := append(bytes.Clone(full[:hdrLen]), m.Raw()...)
 		b[1] = byte(hdrLen)
 		var d Metadata
@@ -90,7 +90,7 @@ func TestDecodeOlder(t *testing.T) {
 		}
 		ends := map[string]int{
 			"Timestamp": 16, "HWTimestamp": 24, "Mark": 28, "Priority": 32, "Hash": 36,
-			"IfIndex": 40, "NAPIID": 44, "CPU": 48, "VLAN": 52, "VLANProtocol": 52,
+			"IfIndex": 40, "NAPIID": 44, "CPU": 48, "VLAN": 52, "VLANProtocol": 52, "LaunchTime": 64,
 		}
 		for _, g := range getters {
 			v, ok := g.get(&d)
@@ -101,7 +101,7 @@ func TestDecodeOlder(t *testing.T) {
 		if !bytes.Equal(d.Raw(), m.Raw()) || d.Err() != nil {
 			t.Errorf("%d: area % x, %v", hdrLen, d.Raw(), d.Err())
 		}
-		if d.rec.HdrLen != 56 {
+		if d.rec.HdrLen != 64 {
 			t.Errorf("%d: hdr_len stays %d", hdrLen, d.rec.HdrLen)
 		}
 	}
@@ -110,8 +110,8 @@ func TestDecodeOlder(t *testing.T) {
 func TestDecodeNewer(t *testing.T) {
 	m := fullRecord()
 	full, _ := m.MarshalBinary()
-	for hdrLen := 60; hdrLen <= 252; hdrLen += 4 {
-		b := append(bytes.Clone(full[:56]), bytes.Repeat([]byte{0xCC}, hdrLen-56)...)
+	for hdrLen := 68; hdrLen <= 252; hdrLen += 4 {
+		b := append(bytes.Clone(full[:64]), bytes.Repeat([]byte{0xCC}, hdrLen-64)...)
 		b = append(b, m.Raw()...)
 		b[0], b[1] = 9, byte(hdrLen)
 		binary.NativeEndian.PutUint16(b[4:], 0xFFFF)
@@ -132,7 +132,7 @@ func TestDecodeTruncated(t *testing.T) {
 	for n := range len(full) {
 		d := fullRecord()
 		err := d.Decode(full[:n])
-		if n < 56 {
+		if n < 64 {
 			if !errors.Is(err, ErrTruncated) || d != (Metadata{}) {
 				t.Errorf("%d bytes: %v, %v", n, err, d)
 			}
@@ -141,7 +141,7 @@ func TestDecodeTruncated(t *testing.T) {
 		if err != nil || !d.Flags().Has(FlagTruncated) || !errors.Is(d.Err(), ErrTruncated) {
 			t.Errorf("%d bytes: %v, flags %v, area: %v", n, err, d.Flags(), d.Err())
 		}
-		if got, want := d.Raw(), full[56:n&^3]; !bytes.Equal(got, want) {
+		if got, want := d.Raw(), full[64:n&^3]; !bytes.Equal(got, want) {
 			t.Errorf("%d bytes: area % x, want % x", n, got, want)
 		}
 		if mark, ok := d.Mark(); !ok || mark != 0xF0000001 {
@@ -162,7 +162,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"hdr_len 0", 1, 0, ErrMalformed},
 		{"hdr_len 4", 1, 4, ErrMalformed},
 		{"hdr_len 54", 1, 54, ErrMalformed},
-		{"hdr_len past the end", 1, 60, ErrTruncated},
+		{"hdr_len past the end", 1, 68, ErrTruncated},
 		{"area_len 253", 2, 253, ErrMalformed},
 	}
 	for _, tt := range tests {
@@ -178,7 +178,7 @@ func TestDecodeErrors(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	m := fullRecord()
 	full, _ := m.MarshalBinary()
-	for _, n := range []int{0, 7, 8, 55, 56, 60, 63, len(full)} {
+	for _, n := range []int{0, 7, 8, 55, 56, 60, 63, 64, 68, len(full)} {
 		f.Add(full[:n])
 	}
 	f.Add([]byte{2, 8, 8, 0, 0xFF, 0xFF, 0, 0, 16, 2, 'a', 'b', 255, 2, 0x5B, 0})

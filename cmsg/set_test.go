@@ -44,7 +44,7 @@ func TestSetBytes(t *testing.T) {
 		if string(m.Raw()) != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, m.Raw(), tt.want)
 		}
-		if m.rec.Version != 1 || m.rec.HdrLen != 56 {
+		if m.rec.Version != 1 || m.rec.HdrLen != 64 {
 			t.Errorf("%s: version %d, hdr_len %d", tt.name, m.rec.Version, m.rec.HdrLen)
 		}
 	}

@@ -46,6 +46,7 @@ func (m *Metadata) fields() []field {
 		}
 	}
 	proto, _ := m.VLANProtocol()
+	number("launch", fieldDecimal, m.rec.Launch, m.has(validLaunch))
 	number("mark", fieldHex, uint64(m.rec.Mark), m.has(validMark))
 	number("prio", fieldDecimal, uint64(m.rec.Priority), m.has(validPriority))
 	number("hash", fieldHex, uint64(m.rec.Hash), m.has(validHash))

@@ -36,7 +36,7 @@ func textRecord(t *testing.T) Metadata {
 
 func TestString(t *testing.T) {
 	m := textRecord(t)
-	want := "time=2023-11-14T22:13:20.123456789Z hwtime=2020-09-13T12:26:40.000000001Z " +
+	want := "time=2023-11-14T22:13:20.123456789Z hwtime=2020-09-13T12:26:40.000000001Z launch=86400000000007 " +
 		"mark=0xf0000001 prio=6 hash=0xdeadbeef vlan=0x6064 vlan_proto=0x88a8 ifindex=3 napi_id=8193 cpu=5 " +
 		"flags=aggregate ktime=0x0102 packet_id=18446744073709551615 service_id=7 " +
 		"trace_id=0x30313233343536373839616263646566 16=0x0abc"
@@ -77,7 +77,7 @@ func TestStringOfAreas(t *testing.T) {
 }
 
 func TestMarshalJSON(t *testing.T) {
-	want := `{"time":"2023-11-14T22:13:20.123456789Z","hwtime":"2020-09-13T12:26:40.000000001Z",` +
+	want := `{"time":"2023-11-14T22:13:20.123456789Z","hwtime":"2020-09-13T12:26:40.000000001Z","launch":86400000000007,` +
 		`"mark":4026531841,"prio":6,"hash":3735928559,"vlan":24676,"vlan_proto":34984,"ifindex":3,"napi_id":8193,"cpu":5,` +
 		`"flags":"aggregate","ktime":"0x0102","packet_id":18446744073709551615,"service_id":7,` +
 		`"trace_id":"0x30313233343536373839616263646566","16":"0x0abc"}`
@@ -103,7 +103,7 @@ func TestLogValue(t *testing.T) {
 	}
 	log := slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{ReplaceAttr: drop}))
 	log.Info("got", "meta", textRecord(t))
-	want := "level=INFO msg=got meta.time=2023-11-14T22:13:20.123Z meta.hwtime=2020-09-13T12:26:40.000Z " +
+	want := "level=INFO msg=got meta.time=2023-11-14T22:13:20.123Z meta.hwtime=2020-09-13T12:26:40.000Z meta.launch=86400000000007 " +
 		"meta.mark=4026531841 meta.prio=6 meta.hash=3735928559 meta.vlan=24676 meta.vlan_proto=34984 " +
 		"meta.ifindex=3 meta.napi_id=8193 meta.cpu=5 meta.flags=aggregate meta.ktime=0x0102 " +
 		"meta.packet_id=18446744073709551615 meta.service_id=7 " +
@@ -120,11 +120,11 @@ func TestNames(t *testing.T) {
 	}{
 		{KeyPad, "pad"}, {KeyPacketID, "packet_id"}, {KeyKtime, "ktime"}, {KeyServiceID, "service_id"},
 		{KeyTraceID, "trace_id"}, {KeyTunnelID, "tunnel_id"}, {KeyUser, "16"}, {KeyDynamic, "128"},
-		{KeyAnchor, "anchor"}, {Key(6), "6"},
+		{KeyAnchor, "anchor"}, {KeySender, "sender"}, {Key(7), "7"},
 		{FormatTLV, "tlv"}, {FormatStruct, "struct"}, {FormatRaw, "raw"}, {Format(7), "format(7)"},
 		{Flags(0), "none"}, {FlagAggregate, "aggregate"}, {Flags(1 << 15), "0x8000"},
 		{FlagTruncated | FlagUnanchored | 1<<14, "unanchored|truncated|0x4000"},
-		{Flags(0x1FF), "unanchored|decapsulated|unreadable|aggregate|synack|handshake_ack|repeated|truncated|no_area_access"},
+		{Flags(0x3FF), "unanchored|decapsulated|unreadable|aggregate|synack|handshake_ack|repeated|truncated|no_area_access|sender_lost"},
 	} {
 		if got := tt.v.String(); got != tt.want {
 			t.Errorf("%T: got %s, want %s", tt.v, got, tt.want)

@@ -23,8 +23,9 @@ var (
 )
 
 // IsMetadataError reports whether err is about metadata alone: a call that
-// returned it has delivered its payload.
+// returned it has delivered its payload, or sent it.
 func IsMetadataError(err error) bool {
 	return errors.Is(err, ErrNoMetadata) || errors.Is(err, ErrOverrun) ||
-		errors.Is(err, ErrNotSupported) || errors.Is(err, ErrTruncated)
+		errors.Is(err, ErrNotSupported) || errors.Is(err, ErrTruncated) ||
+		errors.Is(err, ErrRefused) || errors.Is(err, cmsg.ErrMalformed) || errors.Is(err, cmsg.ErrVersion)
 }

@@ -15,7 +15,9 @@ import (
 type socket struct {
 	raw   syscall.RawConn
 	slots *bpf.Slots // nil: ask the kernel
-	err   error      // not nil: why there is none
+	// tracing says that raw control messages are read.
+	tracing bool
+	err     error // not nil: why there is no metadata
 }
 
 // errDetached is what becomes of a socket that opted in.
@@ -34,7 +36,7 @@ func (s *socket) attached() error {
 }
 
 func (s *socket) support() Support {
-	tracing := Missing{TierTracing, fmt.Errorf("%w: this version has no programs for it", ErrNotSupported)}
+	tracing := Missing{TierTracing, fmt.Errorf("%w: whoever attached the programs did not ask for it (bpf.Options.Tracing)", ErrNotSupported)}
 	native := Missing{TierNative, nativeMissing()}
 	err := s.err
 	if err == nil {
@@ -42,6 +44,9 @@ func (s *socket) support() Support {
 	}
 	if err != nil {
 		return Support{Missing: []Missing{{TierHandle, err}, tracing, native}}
+	}
+	if s.tracing {
+		return Support{Tier: TierTracing, Mapped: s.slots != nil, Missing: []Missing{native}}
 	}
 	return Support{Tier: TierHandle, Mapped: s.slots != nil, Missing: []Missing{tracing, native}}
 }
@@ -66,7 +71,7 @@ func Prepare(network string, rc syscall.RawConn) error {
 
 func prepare(rc syscall.RawConn, udp bool) socket {
 	s := socket{raw: rc}
-	if err := rc.Control(func(fd uintptr) { s.slots, s.err = optIn(int(fd), udp) }); err != nil {
+	if err := rc.Control(func(fd uintptr) { s.slots, s.tracing, s.err = optIn(int(fd), udp) }); err != nil {
 		s.err = err
 	}
 	if s.err != nil && !errors.Is(s.err, ErrNotSupported) {

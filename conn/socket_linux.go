@@ -17,41 +17,40 @@ import (
 
 // optIn makes the kernel keep records for the socket, attaching the programs
 // to this process's cgroup when nobody has. It may be done again.
-func optIn(fd int, udp bool) (*bpf.Slots, error) {
+func optIn(fd int, udp bool) (_ *bpf.Slots, tracing bool, err error) {
 	var ts timestamping
 	if udp {
-		var err error
 		if ts, err = getTimestamping(fd); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	err := bpf.EnableSocket(fd, ts.flags)
+	err = bpf.EnableSocket(fd, ts.flags)
 	if errors.Is(err, ErrNotSupported) {
 		if _, err := bpf.AttachOwn(); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		err = bpf.EnableSocket(fd, ts.flags)
 		if errors.Is(err, ErrNotSupported) {
-			return nil, fmt.Errorf("%w: no programs for this socket's cgroup or kind: it was made in another cgroup than %s, or is a Multipath TCP socket", err, ownCgroup())
+			return nil, false, fmt.Errorf("%w: no programs for this socket's cgroup or kind: it was made in another cgroup than %s, or is a Multipath TCP socket", err, ownCgroup())
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	info, err := bpf.SocketInfo(fd)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if udp {
 		if err := ts.carryHandles(fd); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		// The programs took that for the application's wish.
 		if err := bpf.EnableSocket(fd, ts.flags); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	return bpf.FindSlots(info), nil
+	return bpf.FindSlots(info), info.Features&bpf.TracingFeature != 0, nil
 }
 
 func ownCgroup() string {

@@ -11,6 +11,6 @@ import (
 	"github.com/sockmeta/sockmeta-go/bpf"
 )
 
-func optIn(int, bool) (*bpf.Slots, error) { return nil, nativeMissing() }
+func optIn(int, bool) (*bpf.Slots, bool, error) { return nil, false, nativeMissing() }
 
 func nativeMissing() error { return fmt.Errorf("%w on %s: needs Linux", ErrNotSupported, runtime.GOOS) }

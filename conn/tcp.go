@@ -21,7 +21,7 @@ var (
 )
 
 // A TCPConn is a net.TCPConn that knows the metadata of the segments that it
-// receives. It has all methods of net.TCPConn, and they do what they do there;
+// receives, and gives metadata to those that it sends. It has all methods of net.TCPConn, and they do what they do there;
 // reading and writing cost nothing more.
 //
 // Multiple goroutines may call its methods at the same time.
@@ -84,6 +84,57 @@ func (c *TCPConn) record(opt int) (md cmsg.Metadata, err error) {
 		return md, opError("metadata", c.tcp, err)
 	}
 	return md, nil
+}
+
+// SetMetadata gives all that the connection sends from now on metadata, which the
+// programs on its way through this host read (bpf/include/sockmeta_tx.h): every
+// packet, retransmitted ones, those without payload and those that wait in the
+// send buffer now among them. The mark and the priority in it are applied as far
+// as the policy allows (bpf.Policy). nil, or what is empty, takes it away.
+//
+// md is the caller's again when SetMetadata returns. Where the error is
+// ErrRefused, the rest of the metadata is in force; after others what was set
+// before is. It makes one system call, and a second one to know what the policy
+// refuses; needs no privilege. Dialer.Metadata of package sockmeta sets it before
+// the connection is opened.
+func (c *TCPConn) SetMetadata(md *cmsg.Metadata) error {
+	err := c.sock.err
+	if err == nil {
+		if err = setMetadata(c.sock.raw, md); err == ErrNotSupported {
+			err = errDetached
+		}
+	}
+	return opError("metadata", c.tcp, err)
+}
+
+// PrepareMetadata is TCPConn.SetMetadata for a socket that is not connected yet
+// and that Prepare has opted in, for the Control functions of net.Dialer.
+func PrepareMetadata(rc syscall.RawConn, md *cmsg.Metadata) error { return setMetadata(rc, md) }
+
+func setMetadata(rc syscall.RawConn, md *cmsg.Metadata) (err error) {
+	var record []byte
+	if md != nil && !md.IsEmpty() {
+		if err := md.Err(); err != nil {
+			return err
+		}
+		record, _ = md.MarshalBinary()
+	}
+	var info bpf.TxInfo
+	cerr := rc.Control(func(fd uintptr) {
+		if err = bpf.SetSocketRecord(int(fd), record); err == nil && record != nil {
+			info, err = bpf.SocketTxInfo(int(fd))
+		}
+	})
+	if cerr != nil {
+		return cerr
+	}
+	if err != nil || record == nil {
+		return err
+	}
+	if fields := refused(&info, md, false); fields != 0 {
+		return &refusedError{fields}
+	}
+	return nil
 }
 
 // NetConn returns the connection that c wraps.

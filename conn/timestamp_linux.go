@@ -6,6 +6,7 @@ import "golang.org/x/sys/unix"
 
 const (
 	solSocket          = unix.SOL_SOCKET
+	scmTxtime          = unix.SCM_TXTIME
 	scmTimestampOld    = unix.SO_TIMESTAMP
 	scmTimestampNew    = unix.SO_TIMESTAMP_NEW
 	scmTimestampnsOld  = unix.SO_TIMESTAMPNS

@@ -8,6 +8,7 @@ package conn
 // in.
 const (
 	solSocket          = 1
+	scmTxtime          = 61
 	scmTimestampOld    = 29
 	scmTimestampNew    = 63
 	scmTimestampnsOld  = 35

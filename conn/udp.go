@@ -18,7 +18,7 @@ var (
 )
 
 // A UDPConn is a net.UDPConn that knows the metadata of the datagrams that it
-// receives. It has all methods of net.UDPConn, and they do what they do there.
+// receives, and gives metadata to those that it sends. It has all methods of net.UDPConn, and they do what they do there.
 //
 // Multiple goroutines may call its methods at the same time.
 type UDPConn struct {
@@ -29,6 +29,8 @@ type UDPConn struct {
 	last atomic.Uint64
 	// wantCmsg is set by SetMetadataMessage.
 	wantCmsg atomic.Bool
+	// tx is nil until metadata is sent.
+	tx atomic.Pointer[transmitter]
 
 	// What ReadMetadata returns, made here so that it allocates nothing when
 	// metadata is lost, which happens under load.
@@ -159,14 +161,4 @@ func (c *UDPConn) WriteToUDP(b []byte, addr *net.UDPAddr) (int, error) {
 // WriteToUDPAddrPort sends a datagram to addr.
 func (c *UDPConn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error) {
 	return c.udp.WriteToUDPAddrPort(b, addr)
-}
-
-// WriteMsgUDP sends a datagram with control messages, see net.UDPConn.
-func (c *UDPConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	return c.udp.WriteMsgUDP(b, oob, addr)
-}
-
-// WriteMsgUDPAddrPort sends a datagram with control messages, see net.UDPConn.
-func (c *UDPConn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
-	return c.udp.WriteMsgUDPAddrPort(b, oob, addr)
 }

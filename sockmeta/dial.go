@@ -4,8 +4,10 @@ package sockmeta
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 
 	"github.com/sockmeta/sockmeta-go/conn"
@@ -23,6 +25,12 @@ type Dialer struct {
 	// Else the connection is a plain one then, and its Support method says
 	// why.
 	Require bool
+
+	// Metadata is what TCP connections give all that they send, from the SYN on,
+	// see TCPConn.SetMetadata. Where it cannot be set, or the policy refuses a
+	// part of it, the connection is opened all the same, unless Require is set.
+	// Datagrams have metadata of their own: UDPConn.WriteMetadata.
+	Metadata *Metadata
 }
 
 // Dial is net.Dialer.Dial; see DialContext.
@@ -45,7 +53,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 		return keepConn[net.Conn](w, network, d.Require, missing(w))
 	case *net.TCPConn:
 		w := conn.NewTCPConn(p)
-		return keepConn[net.Conn](w, network, d.Require, missing(w))
+		return keepConn[net.Conn](w, network, d.Require, d.missing(w))
 	}
 	return keepConn(c, network, d.Require, noMetadata(network))
 }
@@ -69,7 +77,23 @@ func (d *Dialer) DialTCP(ctx context.Context, network string, laddr, raddr netip
 		return nil, err
 	}
 	w := conn.NewTCPConn(c)
-	return keepConn(w, network, d.Require, missing(w))
+	return keepConn(w, network, d.Require, d.missing(w))
+}
+
+// missing returns a function that says what a connection lacks of what was asked
+// for. The metadata that its SYN had it sets once more, to hear about it.
+func (d *Dialer) missing(c *TCPConn) func() error {
+	return func() error {
+		err := c.Support().Err()
+		if err == nil && d.Metadata != nil {
+			err = c.SetMetadata(d.Metadata)
+		}
+		var op *net.OpError
+		if errors.As(err, &op) {
+			return op.Err
+		}
+		return err
+	}
 }
 
 func keepConn[C net.Conn](c C, network string, require bool, missing func() error) (C, error) {
@@ -93,8 +117,11 @@ func (d *Dialer) prepared() net.Dialer {
 		if err != nil {
 			return err
 		}
-		// Should it fail, wrapping the socket will say so.
+		// Should it fail, wrapping the socket will say so, and missing.
 		_ = conn.Prepare(network, rc)
+		if d.Metadata != nil && strings.HasPrefix(network, "tcp") {
+			_ = conn.PrepareMetadata(rc, d.Metadata)
+		}
 		return nil
 	}
 	return plain

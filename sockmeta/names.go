@@ -39,6 +39,7 @@ const (
 	KeyServiceID = cmsg.KeyServiceID
 	KeyTraceID   = cmsg.KeyTraceID
 	KeyTunnelID  = cmsg.KeyTunnelID
+	KeySender    = cmsg.KeySender
 	KeyUser      = cmsg.KeyUser
 	KeyDynamic   = cmsg.KeyDynamic
 )
@@ -61,6 +62,8 @@ var (
 	ErrOverrun = conn.ErrOverrun
 	// ErrTruncated: the record is there, but its end was cut off.
 	ErrTruncated = conn.ErrTruncated
+	// ErrRefused: sent without what the policy does not allow it to ask for.
+	ErrRefused = conn.ErrRefused
 )
 
 // FromConn returns the TCPConn below c, looking through wrappers that have a
@@ -80,7 +83,7 @@ func FromConn(c net.Conn) (*TCPConn, bool) {
 }
 
 // IsMetadataError reports whether err is about metadata alone: a call that
-// returned it has delivered its payload.
+// returned it has delivered its payload, or sent it.
 func IsMetadataError(err error) bool { return conn.IsMetadataError(err) }
 
 // The compiler exports what it inlines, so that who uses UDPConn by this

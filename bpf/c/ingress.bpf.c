@@ -24,7 +24,7 @@ static __always_inline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_s
 	__u32 zero = 0, index;
 
 	/* what another attachment wrote is not ours to replace */
-	if (ctx->tstamp & SOCKMETA_HANDLE_BIT)
+	if ((ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_HANDLE_BIT)
 		return;
 	cursor = bpf_map_lookup_elem(&sockmeta_cursor, &zero);
 	if (!cursor)
@@ -38,7 +38,7 @@ static __always_inline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_s
 	slot->tsflags = st->tsflags;
 	fill_record(ctx, &slot->rec);
 	handle = SOCKMETA_HANDLE_BIT |
-		 ((n >> slots_shift << SOCKMETA_INDEX_BITS) & (SOCKMETA_HANDLE_BIT - 1)) | index;
+		 ((n >> slots_shift << SOCKMETA_INDEX_BITS) & (SOCKMETA_HANDLE_BIT / 2 - 1)) | index;
 	publish(&slot->seq, handle);
 	ctx->tstamp = handle;
 }

@@ -8,13 +8,15 @@
 
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
-#include "../include/sockmeta_abi.h"
+#include "../include/sockmeta_tx.h"
 
 /* A socket that opted in. Cloned into the sockets that a listener accepts. */
 struct sockmeta_sk {
 	__u64 id;		/* never given twice by one attachment */
 	__u32 protocol;		/* IPPROTO_UDP or IPPROTO_TCP */
 	__u32 tsflags;		/* see struct sockmeta_slot */
+	__u32 transmits;	/* has had a record to send */
+	__u32 pad;
 };
 
 struct {
@@ -45,7 +47,9 @@ struct {
 
 struct sockmeta_instance {
 	struct sockmeta_info info;
+	struct sockmeta_policy policy;
 	__u64 last_id;		/* of struct sockmeta_sk */
+	__u64 local_cursor;	/* local slots used so far */
 };
 
 struct {
@@ -69,6 +73,11 @@ struct sockmeta_cell {
 
 #define SOCKMETA_TCP_RING 16
 
+/* Behind a record's area, for the verifier: it does not see that the lengths of
+ * the area's two parts (record.h) belong together.
+ */
+#define SOCKMETA_SPARE 64
+
 struct sockmeta_tcp {
 	__u32 unread;		/* copied_seq - 1 while nothing has been read */
 	__u32 fin;		/* the peer's FIN, when has_fin is set */
@@ -80,6 +89,7 @@ struct sockmeta_tcp {
 	struct sockmeta_cell opening;
 	struct sockmeta_cell control;	/* of the newest without payload */
 	struct sockmeta_cell ring[SOCKMETA_TCP_RING];
+	__u8 spare[SOCKMETA_SPARE];
 };
 
 struct {
@@ -102,6 +112,7 @@ struct sockmeta_flow {
 struct sockmeta_handshake {
 	struct sockmeta_cell syn;	/* seq 0: never seen, or evicted */
 	struct sockmeta_cell ack;
+	__u8 spare[SOCKMETA_SPARE];
 };
 
 struct {
@@ -110,5 +121,86 @@ struct {
 	__type(key, struct sockmeta_flow);
 	__type(value, struct sockmeta_handshake);
 } sockmeta_handshakes SEC(".maps");
+
+/* Summed up by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sockmeta_counts);
+} sockmeta_count SEC(".maps");
+
+/* What a raw control message gave a task that is in sendmsg: see
+ * tracing.bpf.c.
+ */
+struct sockmeta_raw {
+	__u64 sk;		/* address */
+	struct sockmeta_record rec;
+	__u8 payload[384];	/* of the control message */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u64);	/* bpf_get_current_pid_tgid() */
+	__type(value, struct sockmeta_raw);
+} sockmeta_raws SEC(".maps");
+
+/* Devices whose packets take records to receivers on this host. */
+struct sockmeta_local_dev {
+	__u64 netns;		/* cookie */
+	__u32 ifindex;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct sockmeta_local_dev);
+	__type(value, __u32);
+} sockmeta_local_devs SEC(".maps");
+
+/* Records on their way between sockets of this host, for local.bpf.c. The
+ * number of a slot is in skb->tstamp: its generation and its index, below
+ * SOCKMETA_TX_END.
+ */
+struct sockmeta_local {
+	__u64 seq;		/* the number, or SOCKMETA_BUSY */
+	struct sockmeta_flow flow;
+	__u32 len;
+	__u32 pad;
+	__u8 area[256];
+};
+
+#define SOCKMETA_LOCAL_SHIFT 10
+#define SOCKMETA_LOCAL_SLOTS (1U << SOCKMETA_LOCAL_SHIFT)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SOCKMETA_LOCAL_SLOTS);
+	__type(key, __u32);
+	__type(value, struct sockmeta_local);
+} sockmeta_locals SEC(".maps");
+
+/* In skb->tstamp from TC ingress to cgroup ingress, with the number below. */
+#define SOCKMETA_LOCAL_MARK (3ULL << 61)
+
+static __always_inline struct sockmeta_instance *this_instance(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&sockmeta_inst, &zero);
+}
+
+#define count(what)							\
+	do {								\
+		__u32 zero_ = 0;					\
+		struct sockmeta_counts *counts_;			\
+									\
+		counts_ = bpf_map_lookup_elem(&sockmeta_count, &zero_);	\
+		if (counts_)						\
+			__sync_fetch_and_add(&counts_->what, 1);	\
+	} while (0)
 
 #endif

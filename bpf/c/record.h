@@ -4,6 +4,7 @@
 #define SOCKMETA_RECORD_H
 
 #include "kfuncs.h"
+#include "local.h"
 #include "maps.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
@@ -79,6 +80,7 @@ static __always_inline void fill_record(struct __sk_buff *ctx, struct sockmeta_r
 {
 	__u16 valid = SOCKMETA_VALID_MARK | SOCKMETA_VALID_PRIORITY |
 		      SOCKMETA_VALID_IFINDEX | SOCKMETA_VALID_CPU;
+	__u64 sender = 0;
 
 	rec->version = SOCKMETA_RECORD_VERSION;
 	rec->hdr_len = __builtin_offsetof(struct sockmeta_record, area);
@@ -87,6 +89,12 @@ static __always_inline void fill_record(struct __sk_buff *ctx, struct sockmeta_r
 	rec->flags = 0;
 
 	rec->tstamp = ctx->tstamp;
+	if ((rec->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_LOCAL_MARK) {
+		/* the time of reception was not taken */
+		sender = rec->tstamp;
+		rec->tstamp = 0;
+		ctx->tstamp = 0;
+	}
 	if (rec->tstamp)
 		valid |= SOCKMETA_VALID_TSTAMP;
 	rec->hwtstamp = ctx->hwtstamp;
@@ -111,9 +119,12 @@ static __always_inline void fill_record(struct __sk_buff *ctx, struct sockmeta_r
 		rec->vlan_proto = 0;
 	}
 	rec->reserved = 0;
+	rec->launch = 0;
 	rec->valid = valid;
 
 	fill_area(ctx, rec);
+	if (sender && !put_sender(rec, sender))
+		rec->flags |= SOCKMETA_F_SENDER_LOST;
 }
 
 #endif

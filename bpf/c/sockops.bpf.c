@@ -88,14 +88,14 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct sock
 	bpf_map_delete_elem(&sockmeta_handshakes, &flow);
 }
 
+/* What it has is a copy of the listener's. */
 static __always_inline void new_id(struct sockmeta_sk *st)
 {
-	struct sockmeta_instance *inst;
-	__u32 zero = 0;
+	struct sockmeta_instance *inst = this_instance();
 
-	inst = bpf_map_lookup_elem(&sockmeta_inst, &zero);
 	if (inst)
 		st->id = __sync_fetch_and_add(&inst->last_id, 1) + 1;
+	st->transmits = 0;
 }
 
 SEC("sockops")

@@ -9,6 +9,7 @@
 #include "kfuncs.h"
 #include "seqlock.h"
 #include "tcp.h"
+#include "tx.h"
 #include "../include/sockmeta.h"
 #include <bpf/bpf_core_read.h>
 #include <linux/errno.h>
@@ -30,6 +31,10 @@ const struct sockmeta_answer *answer_type __attribute__((unused));
 const enum sockmeta_format *format_type __attribute__((unused));
 const enum sockmeta_valid *valid_type __attribute__((unused));
 const enum sockmeta_flag *flag_type __attribute__((unused));
+const struct sockmeta_tx_slot *tx_slot_type __attribute__((unused));
+const struct sockmeta_tx_slots *tx_slots_type __attribute__((unused));
+const struct sockmeta_tx_info *tx_info_type __attribute__((unused));
+const enum sockmeta_feature *feature_type __attribute__((unused));
 const enum sockmeta_opt *opt_type __attribute__((unused));
 const enum sockmeta_const *const_type __attribute__((unused));
 const enum sockmeta_key *key_type __attribute__((unused));
@@ -70,10 +75,9 @@ static __always_inline int copied_seq(struct bpf_sockopt *ctx, __u32 *seq)
 static __always_inline int enable(struct bpf_sockopt *ctx)
 {
 	struct sockmeta_enable *req = ctx->optval;
-	struct sockmeta_instance *inst;
+	struct sockmeta_instance *inst = this_instance();
 	struct bpf_sock *sk = ctx->sk;
 	struct sockmeta_sk *st;
-	__u32 zero = 0;
 
 	/* another attachment of the same cgroup has done it */
 	if (ctx->optlen == -1)
@@ -83,10 +87,7 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 		return refuse(-EINVAL);
 	if (req->abi != SOCKMETA_ABI || !sk)
 		return 1;
-	if (sk->protocol != IPPROTO_UDP && sk->protocol != IPPROTO_TCP)
-		return 1;
-	inst = bpf_map_lookup_elem(&sockmeta_inst, &zero);
-	if (!inst)
+	if (!inst || (sk->protocol != IPPROTO_UDP && sk->protocol != IPPROTO_TCP))
 		return 1;
 	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st)
@@ -111,6 +112,110 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 	return 1;
 }
 
+/* Copies a record in, 8 bytes at a time, and says how many there were. */
+static __always_inline __u32 copy_in(struct bpf_sockopt *ctx, struct sockmeta_record *rec)
+{
+	const __u64 *from = ctx->optval;
+	__u64 *to = (__u64 *)rec;
+	__u32 i;
+
+	for (i = 0; i < sizeof(*rec) / sizeof(*to); i++) {
+		if ((void *)(from + i + 1) > ctx->optval_end)
+			break;
+		to[i] = from[i];
+	}
+	/* records are multiples of 4, and no area begins in the middle */
+	if (i > 0 && i < sizeof(*rec) / sizeof(*to) &&
+	    (void *)((const __u32 *)(from + i) + 1) <= ctx->optval_end) {
+		*(__u32 *)&to[i] = *(const __u32 *)&from[i];
+		return i * sizeof(*to) + sizeof(__u32);
+	}
+	return i * sizeof(*to);
+}
+
+/* The record of all packets of a connection from now on. The socket's lock
+ * keeps others from setting one.
+ */
+static __always_inline int set_record(struct bpf_sockopt *ctx, struct sockmeta_sk *st)
+{
+	struct sockmeta_flight *conn;
+	__u64 old;
+	__u32 len;
+
+	if (ctx->optlen < 0 || ctx->optlen > (int)sizeof(conn->rec))
+		return refuse(-EMSGSIZE);
+	conn = bpf_sk_storage_get(&sockmeta_conns, ctx->sk, 0,
+				  ctx->optlen ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+	if (!conn) {
+		if (ctx->optlen)
+			return refuse(-ENOMEM);
+		ctx->optlen = -1;
+		return 1;
+	}
+	/* a record that is refused leaves the one that there was */
+	if (ctx->optlen) {
+		struct sockmeta_record *rec = ctx->optval;
+
+		if (ctx->optlen < (int)RECORD_HDR || (void *)rec + RECORD_HDR > ctx->optval_end ||
+		    !is_sound(rec) || ctx->optlen < (int)RECORD_HDR + rec->area_len)
+			return refuse(-EINVAL);
+	}
+	old = claim(&conn->seq);
+	if (old == SOCKMETA_BUSY)
+		return refuse(-EBUSY);
+	conn->rec.version = 0;
+	if (ctx->optlen) {
+		len = copy_in(ctx, &conn->rec);
+		if (len < RECORD_HDR + conn->rec.area_len)
+			conn->rec.version = 0;
+		restrict_record(&conn->rec, IPPROTO_TCP);
+		st->transmits = 1;
+	}
+	publish(&conn->seq, (old ? old : SOCKMETA_BUSY) + 1);
+	ctx->optlen = -1;
+	return 1;
+}
+
+/* Tells where the transmit slots of this process are. It may ask again. */
+static __always_inline int set_slots(struct bpf_sockopt *ctx, struct sockmeta_sk *st)
+{
+	struct sockmeta_tx_slots *req = ctx->optval;
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct sockmeta_proc *proc = 0;
+	struct sockmeta_flights *f;
+	__u32 i, index;
+
+	if (ctx->optlen < (int)sizeof(*req) || (void *)(req + 1) > ctx->optval_end ||
+	    !req->count || req->count > 1 << SOCKMETA_TX_INDEX_BITS)
+		return refuse(-EINVAL);
+	if (req->abi != SOCKMETA_ABI)
+		return 1;
+	f = bpf_sk_storage_get(&sockmeta_flights, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!f)
+		return refuse(-ENOMEM);
+	for (i = 0; i < SOCKMETA_TX_PROCS; i++)
+		if (f->procs[i].id && f->procs[i].tgid == tgid)
+			proc = &f->procs[i];
+	/* or takes the place of the one that has been there for longest */
+	if (!proc || proc->addr != req->addr || proc->count != req->count) {
+		index = f->procs_given++ & (SOCKMETA_TX_PROCS - 1);
+		if (proc)
+			proc->id = 0;
+		proc = &f->procs[index];
+		proc->id = 0;
+		proc->addr = req->addr;
+		proc->count = req->count;
+		proc->tgid = tgid;
+		/* the place, and how many have had it: not 0 */
+		i = (f->procs_given + SOCKMETA_TX_PROCS - 1) / SOCKMETA_TX_PROCS;
+		proc->id = (i % (SOCKMETA_TX_PROC_IDS / SOCKMETA_TX_PROCS - 1) + 1) *
+			   SOCKMETA_TX_PROCS + index;
+	}
+	st->transmits = 1;
+	ctx->optlen = -1;
+	return 1;
+}
+
 SEC("cgroup/setsockopt")
 int sockmeta_setsockopt(struct bpf_sockopt *ctx)
 {
@@ -119,11 +224,22 @@ int sockmeta_setsockopt(struct bpf_sockopt *ctx)
 
 	if (ctx->level == SOL_BPF && ctx->optname == SOCKMETA_OPT_ENABLE)
 		return enable(ctx);
-	if (!is_timestamping(ctx) || !ctx->sk)
+	if ((ctx->level != SOL_BPF && !is_timestamping(ctx)) || !ctx->sk)
 		return 1;
 	st = bpf_sk_storage_get(&sockmeta_sks, ctx->sk, 0, 0);
+	if (!st)
+		return 1;
+	if (ctx->level == SOL_BPF) {
+		if (ctx->optlen == -1)
+			return 1;
+		if (ctx->optname == SOCKMETA_OPT_TX_RECORD && st->protocol == IPPROTO_TCP)
+			return set_record(ctx, st);
+		if (ctx->optname == SOCKMETA_OPT_TX_SLOTS && st->protocol == IPPROTO_UDP)
+			return set_slots(ctx, st);
+		return 1;
+	}
 	flags = ctx->optval;
-	if (!st || st->protocol != IPPROTO_UDP || ctx->optlen < (int)sizeof(*flags) ||
+	if (st->protocol != IPPROTO_UDP || ctx->optlen < (int)sizeof(*flags) ||
 	    (void *)(flags + 1) > ctx->optval_end)
 		return 1;
 	st->tsflags = *flags;
@@ -151,16 +267,38 @@ static __always_inline int copy_record(struct bpf_sockopt *ctx, __u32 off,
 
 static __always_inline int get_info(struct bpf_sockopt *ctx)
 {
+	struct sockmeta_instance *inst = this_instance();
 	struct sockmeta_info *info = ctx->optval;
-	struct sockmeta_instance *inst;
-	__u32 zero = 0;
 
 	if ((void *)(info + 1) > ctx->optval_end)
 		return refuse(-EMSGSIZE);
-	inst = bpf_map_lookup_elem(&sockmeta_inst, &zero);
 	if (!inst)
 		return 1;
 	*info = inst->info;
+	return answer_with(ctx, sizeof(*info));
+}
+
+static __always_inline int get_tx_info(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct sockmeta_instance *inst = this_instance();
+	struct sockmeta_tx_info *info = ctx->optval;
+	struct sockmeta_flights *f;
+	__u32 i;
+
+	if ((void *)(info + 1) > ctx->optval_end)
+		return refuse(-EMSGSIZE);
+	if (!inst)
+		return 1;
+	info->socket = socket_number(st);
+	info->proc = 0;
+	info->reserved = 0;
+	info->policy = inst->policy;
+	f = bpf_sk_storage_get(&sockmeta_flights, ctx->sk, 0, 0);
+	if (f)
+		for (i = 0; i < SOCKMETA_TX_PROCS; i++)
+			if (f->procs[i].id && f->procs[i].tgid == tgid)
+				info->proc = f->procs[i].id;
 	return answer_with(ctx, sizeof(*info));
 }
 
@@ -307,6 +445,8 @@ int sockmeta_getsockopt(struct bpf_sockopt *ctx)
 		return get_timestamping(ctx, st);
 	if (ctx->optname == SOCKMETA_OPT_INFO)
 		return get_info(ctx);
+	if (ctx->optname == SOCKMETA_OPT_TX_INFO)
+		return get_tx_info(ctx, st);
 	if ((ctx->optname & ~SOCKMETA_INDEX_MASK) == SOCKMETA_OPT_SLOT)
 		return get_slot(ctx, st);
 	if (ctx->optname < SOCKMETA_OPT_TCP_READ || ctx->optname > SOCKMETA_OPT_TCP_LATEST)

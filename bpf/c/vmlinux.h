@@ -8,6 +8,7 @@
 
 #include <linux/bpf.h>
 #include <linux/types.h>
+#include <stdbool.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -15,12 +16,22 @@ struct rtnl_link_ops {
 	const char *kind;
 };
 
+struct net {
+	__u64 net_cookie;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
 struct net_device {
 	const struct rtnl_link_ops *rtnl_link_ops;
+	possible_net_t nd_net;
 };
 
 struct sk_buff {
 	struct net_device *dev;
+	struct sock *sk;
 	unsigned char *head;
 	unsigned int end;
 	__u16 mac_header;
@@ -37,6 +48,14 @@ struct tcp_sock {
 	__u32 rcv_nxt;
 	__u32 rcv_wup;
 	__u32 window_clamp;
+};
+
+struct msghdr {
+	union {
+		void *msg_control;
+	};
+	bool msg_control_is_user;
+	__kernel_size_t msg_controllen;
 };
 
 enum skb_ext_id {

@@ -43,6 +43,7 @@ enum sockmeta_key {
 	SOCKMETA_KEY_SERVICE_ID = 3,	/* u32 */
 	SOCKMETA_KEY_TRACE_ID = 4,	/* 16 bytes, as in W3C Trace Context */
 	SOCKMETA_KEY_TUNNEL_ID = 5,	/* u64, VNI or GRE key */
+	SOCKMETA_KEY_SENDER = 6,	/* TLVs that the sender, on this host, gave; receivers only */
 	SOCKMETA_KEY_USER = 16,
 	SOCKMETA_KEY_DYNAMIC = 128,
 	SOCKMETA_KEY_ANCHOR = 255,

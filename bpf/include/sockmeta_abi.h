@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
 /*
  * What crosses the border between sockmeta's BPF programs and user space: the
- * record, the receive slot and the socket options at level SOL_BPF. The Go
- * types are generated from this header; C programs may include it as it is.
+ * record, the slots of both directions and the socket options at level
+ * SOL_BPF. The Go types are generated from this header; C programs may include
+ * it as it is.
  *
  * All fields are in host byte order. The record only ever grows: hdr_len says
  * where the producer's area starts, so a reader that knows a shorter or a
@@ -17,7 +18,7 @@
 
 enum sockmeta_const {
 	/* Programs answer requests of their own ABI. */
-	SOCKMETA_ABI = 1,
+	SOCKMETA_ABI = 2,
 	SOCKMETA_RECORD_VERSION = 1,
 	/* Most bytes that a driver may leave in front of a packet:
 	 * xdp_metalen_invalid() in include/net/xdp.h allows 252 and wants a
@@ -26,7 +27,18 @@ enum sockmeta_const {
 	SOCKMETA_AREA_MAX = 252,
 	/* Bits of a slot's index, in handles and options. */
 	SOCKMETA_INDEX_BITS = 24,
+	/* The same for transmit slots, see struct sockmeta_tx_slot. */
+	SOCKMETA_TX_INDEX_BITS = 12,
+	SOCKMETA_TX_USE_BITS = 10,
+	SOCKMETA_TX_PROC_IDS = 1024,
+	/* Processes that can send by handle on one socket. */
+	SOCKMETA_TX_PROCS = 8,
+	/* Datagrams of one socket whose records the kernel keeps at a time. */
+	SOCKMETA_FLIGHTS = 16,
 };
+
+/* Type of the control message with a record, at level SOL_BPF. */
+#define SOCKMETA_SCM_RECORD 1
 
 /* The area's format: the last byte of its anchor, see sockmeta.h. */
 enum sockmeta_format {
@@ -46,6 +58,7 @@ enum sockmeta_valid {
 	SOCKMETA_VALID_IFINDEX = 1 << 6,
 	SOCKMETA_VALID_NAPI_ID = 1 << 7,
 	SOCKMETA_VALID_CPU = 1 << 8,
+	SOCKMETA_VALID_LAUNCH = 1 << 9,
 };
 
 /* sockmeta_record.flags */
@@ -72,6 +85,10 @@ enum sockmeta_flag {
 	SOCKMETA_F_TRUNCATED = 1 << 7,
 	/* This kernel gives programs no way to the producer's bytes. */
 	SOCKMETA_F_NO_AREA_ACCESS = 1 << 8,
+	/* The sender, on this host, gave metadata that was lost on the way:
+	 * newer packets took its place, or there was no room for it here.
+	 */
+	SOCKMETA_F_SENDER_LOST = 1 << 9,
 };
 
 struct sockmeta_record {
@@ -92,13 +109,14 @@ struct sockmeta_record {
 	__u16 vlan_tci;
 	__u16 vlan_proto;	/* network byte order, as on the wire */
 	__u32 reserved;
+	__u64 launch;		/* ns, the clock of SO_TXTIME; transmission only */
 	__u8 area[256];		/* SOCKMETA_AREA_MAX and 4 spare */
 };
 
 /*
  * A handle is what travels in skb->tstamp: bit 63 clear (ktime_t is signed),
- * bit 62 set (clear in real timestamps until the year 2116), then the slot's
- * generation and its index.
+ * bit 62 set (clear in real timestamps until the year 2116), bit 61 clear (the
+ * programs use it among themselves), then the slot's generation and its index.
  */
 #define SOCKMETA_HANDLE_BIT (1ULL << 62)
 #define SOCKMETA_INDEX_MASK ((1U << SOCKMETA_INDEX_BITS) - 1)
@@ -114,7 +132,26 @@ struct sockmeta_slot {
 	 * without what sockmeta added.
 	 */
 	__u32 tsflags;
-	__u32 reserved[13];
+	__u32 reserved[11];
+} __attribute__((aligned(64)));
+
+/*
+ * A datagram carries its record down as the number of a transmit slot, which
+ * lies in the memory of the process that sends: SCM_TXTIME takes the number
+ * into skb->tstamp, and the egress program reads the slot, in the task that
+ * sends. Numbers are below SOCKMETA_TX_END: as a time, by CLOCK_MONOTONIC, they
+ * are in the past, so that a packet leaves at once where no program is attached
+ * any more. From the top: which process it is (struct sockmeta_tx_info), how
+ * often the slot was used, its index.
+ */
+#define SOCKMETA_TX_END (1ULL << 32)
+#define SOCKMETA_TX_PROC_SHIFT (SOCKMETA_TX_INDEX_BITS + SOCKMETA_TX_USE_BITS)
+
+struct sockmeta_tx_slot {
+	__u64 handle;		/* of what is in it */
+	__u64 socket;		/* struct sockmeta_tx_info.socket */
+	struct sockmeta_record rec;
+	__u64 reserved[6];
 } __attribute__((aligned(64)));
 
 /* Socket options at level SOL_BPF. */
@@ -124,6 +161,14 @@ enum sockmeta_opt {
 	SOCKMETA_OPT_TCP_READ = 3,	/* get: struct sockmeta_record */
 	SOCKMETA_OPT_TCP_OPENING = 4,
 	SOCKMETA_OPT_TCP_LATEST = 5,
+	/* set, TCP: struct sockmeta_record, as long as hdr_len and area_len
+	 * say, for every packet from now on; no bytes: none any more
+	 */
+	SOCKMETA_OPT_TX_RECORD = 6,
+	/* set, UDP: struct sockmeta_tx_slots */
+	SOCKMETA_OPT_TX_SLOTS = 7,
+	/* get: struct sockmeta_tx_info */
+	SOCKMETA_OPT_TX_INFO = 8,
 	/* get, with a slot's index in the low 24 bits: struct sockmeta_answer */
 	SOCKMETA_OPT_SLOT = 1 << 24,
 };
@@ -133,12 +178,57 @@ struct sockmeta_enable {
 	__u32 tsflags;		/* what the application itself asked of SO_TIMESTAMPING */
 };
 
+/* sockmeta_info.features */
+enum sockmeta_feature {
+	/* Raw control messages are read, see tracing.bpf.c. */
+	SOCKMETA_FEATURE_TRACING = 1 << 0,
+};
+
 struct sockmeta_info {
 	__u32 abi;
 	__u32 slots_per_cpu;	/* a power of two */
 	__u64 instance;		/* random, tells attachments apart */
 	__u32 rx_map_id;	/* bpf_map_info.id of the slots */
 	__u32 slots;		/* in all */
+	__u32 features;		/* enum sockmeta_feature */
+	__u32 reserved;
+};
+
+/* The transmit slots of the calling process. */
+struct sockmeta_tx_slots {
+	__u32 abi;
+	__u32 count;		/* up to 1 << SOCKMETA_TX_INDEX_BITS */
+	__u64 addr;		/* of the first struct sockmeta_tx_slot */
+};
+
+/* What senders may ask for. */
+struct sockmeta_policy {
+	__u32 mark_mask;	/* bits of the mark that they may set */
+	__u32 priority_max;
+	__u32 launch;		/* not 0: launch times */
+	__u32 reserved;
+	__u64 local[4];		/* bit map of the keys that receivers on this host see */
+};
+
+struct sockmeta_tx_info {
+	__u64 socket;		/* the socket's number */
+	__u32 proc;		/* of the calling process, on this socket; 0: has no slots */
+	__u32 reserved;
+	struct sockmeta_policy policy;
+};
+
+/* What became of the records that were sent, since the programs were attached. */
+struct sockmeta_counts {
+	__u64 sent;		/* packets that left with a record */
+	__u64 stale;		/* handles of slots with another record by now, or none */
+	__u64 foreign;		/* handles of other sockets or processes */
+	__u64 malformed;	/* records that are none */
+	__u64 busy;		/* more than SOCKMETA_FLIGHTS at once */
+	__u64 mark_refused;	/* by the policy; the packet left without */
+	__u64 priority_refused;
+	__u64 launch_refused;
+	__u64 local_keys;	/* values that the policy kept from receivers on this host */
+	__u64 local;		/* packets that took a record to a receiver on this host */
 };
 
 struct sockmeta_answer {

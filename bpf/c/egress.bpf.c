@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0
+/*
+ * cgroup_skb/egress: runs once for each packet that leaves a socket, a train of
+ * UDP_SEGMENT segments being one, before it is cut into fragments.
+ *
+ * UDP: skb->tstamp holds the number of the slot with the packet's record, in
+ * the memory of the task that is in sendmsg; the program takes the record out
+ * and gives tstamp back what it would have held. A number that leads to no
+ * record of this socket's is counted, and the packet leaves without.
+ * TCP: segments leave from softirq and timers, too, so that the record waits at
+ * the socket.
+ */
+#include "local.h"
+#include "tx.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Whether tracing.bpf.c is there to read raw control messages. */
+const volatile bool tracing;
+
+/* The TLVs of a record on their way to a receiver on this host, word by word. */
+struct crossing {
+	const struct sockmeta_record *rec;
+	struct sockmeta_local *to;
+	const struct sockmeta_policy *policy;
+	__u32 len;
+	__u32 next;		/* where the next TLV begins */
+	__u32 kept;
+	__u32 keep;		/* whether the TLV may cross */
+};
+
+static long cross_word(__u32 i, struct crossing *c)
+{
+	__u32 at = i * sizeof(__u32), word;
+
+	if (at >= c->len || at >= SENDER_MAX)
+		return 1;
+	word = *(__u32 *)&c->rec->area[at];
+	if (at == c->next) {
+		__u8 key = c->rec->area[at], len = c->rec->area[at + 1];
+
+		c->next += SOCKMETA_TLV_SIZE(len);
+		c->keep = c->policy->local[key >> 6] >> (key & 63) & 1;
+		c->kept += c->keep;
+		if (!c->keep) {
+			if (key != SOCKMETA_KEY_PAD)
+				count(local_keys);
+			/* padding of the same length */
+			word = 0;
+			((__u8 *)&word)[1] = len;
+		}
+	} else if (!c->keep) {
+		word = 0;
+	}
+	*(__u32 *)&c->to->area[at] = word;
+	return 0;
+}
+
+/* Copies the TLVs whose keys may cross and returns their length, 0 where there
+ * are none: the others become padding.
+ */
+static __always_inline __u32 cross(struct sockmeta_local *to, const struct sockmeta_record *rec,
+				   const struct sockmeta_policy *policy)
+{
+	struct crossing c = { .rec = rec, .to = to, .policy = policy, .len = rec->area_len };
+
+	if (rec->format != SOCKMETA_FORMAT_TLV)
+		return 0;
+	/* the receiver's record has an anchor of its own */
+	if (c.len >= SOCKMETA_ANCHOR_SIZE) {
+		__u32 at = (c.len - SOCKMETA_ANCHOR_SIZE) & SOCKMETA_AREA_MAX;
+
+		if (*(__u32 *)&rec->area[at] == bpf_htonl(SOCKMETA_ANCHOR(SOCKMETA_FORMAT_TLV)))
+			c.len -= SOCKMETA_ANCHOR_SIZE;
+	}
+	if (c.len > SENDER_MAX)
+		return 0;
+	bpf_loop(SENDER_MAX / sizeof(__u32), cross_word, &c, 0);
+	/* a row of TLVs ends where the area does */
+	return c.kept && c.next == c.len ? c.len : 0;
+}
+
+static __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_record *rec)
+{
+	struct sockmeta_local_dev dev = { .ifindex = ctx->ifindex };
+	struct sockmeta_instance *inst = this_instance();
+	struct sockmeta_flow flow = {};
+	struct sockmeta_local *slot;
+	struct sk_buff *skb;
+	__u64 number;
+	__u32 len;
+
+	if (!rec || !inst || !rec->area_len || !ksym_exists(bpf_cast_to_kern_ctx))
+		return 0;
+	skb = bpf_cast_to_kern_ctx(ctx);
+	dev.netns = skb->dev->nd_net.net->net_cookie;
+	if (!bpf_map_lookup_elem(&sockmeta_local_devs, &dev) || !flow_of_packet(ctx, &flow))
+		return 0;
+	number = __sync_fetch_and_add(&inst->local_cursor, 1) + FIRST_SEQ;
+	number &= SOCKMETA_TX_END - 1;
+	slot = local_slot(number);
+	/* once around: the first ones are no records */
+	if (!is_record(number) || !slot || claim(&slot->seq) == SOCKMETA_BUSY)
+		return 0;
+	slot->flow = flow;
+	len = cross(slot, rec, &inst->policy);
+	slot->len = len;
+	publish(&slot->seq, len ? number : 0);
+	if (!len)
+		return 0;
+	ctx->tstamp = number;
+	count(local);
+	return 0;
+}
+
+/* Gives the packet what its record asks for. */
+static __always_inline void apply(struct __sk_buff *ctx, const struct sockmeta_record *rec)
+{
+	if (rec->valid & SOCKMETA_VALID_MARK) {
+		struct sockmeta_instance *inst = this_instance();
+
+		if (inst)
+			ctx->mark = (ctx->mark & ~inst->policy.mark_mask) | rec->mark;
+	}
+	if (rec->valid & SOCKMETA_VALID_PRIORITY)
+		ctx->priority = rec->priority;
+	count(sent);
+}
+
+static __always_inline __u64 this_skb(struct __sk_buff *ctx)
+{
+	if (!ksym_exists(bpf_cast_to_kern_ctx))
+		return 0;
+	return (__u64)bpf_cast_to_kern_ctx(ctx);
+}
+
+/* The skb was another packet's once: of that one nothing is to be left. */
+static __always_inline void forget(struct sockmeta_flights *f, __u64 skb)
+{
+	__u32 i;
+
+	for (i = 0; i < SOCKMETA_FLIGHTS; i++)
+		if (f->skb[i] == skb)
+			f->skb[i] = 0;
+}
+
+/* Reads the record that the number stands for from the memory of the task that
+ * sends. The header says how much there is.
+ */
+static __always_inline int read_slot(struct sockmeta_flights *f, const struct sockmeta_sk *st,
+				     __u64 number, struct sockmeta_record *rec)
+{
+	__u32 id = number >> SOCKMETA_TX_PROC_SHIFT;
+	__u32 index = number & ((1 << SOCKMETA_TX_INDEX_BITS) - 1);
+	struct sockmeta_proc *proc = &f->procs[id & (SOCKMETA_TX_PROCS - 1)];
+	struct {
+		__u64 handle;
+		__u64 socket;
+		__u8 rec[RECORD_HDR];
+	} hdr;
+	const struct sockmeta_tx_slot *slot;
+	__u32 len;
+
+	if (!id || proc->id != id || proc->tgid != bpf_get_current_pid_tgid() >> 32 ||
+	    index >= proc->count) {
+		count(foreign);
+		return 0;
+	}
+	slot = (const struct sockmeta_tx_slot *)proc->addr + index;
+	if (bpf_probe_read_user(&hdr, sizeof(hdr), slot) || hdr.handle != number) {
+		count(stale);
+		return 0;
+	}
+	if (hdr.socket != socket_number(st)) {
+		count(foreign);
+		return 0;
+	}
+	__builtin_memcpy(rec, hdr.rec, sizeof(hdr.rec));
+	if (!is_sound(rec)) {
+		count(malformed);
+		return 0;
+	}
+	len = rec->area_len & SOCKMETA_AREA_MAX;
+	if (len && bpf_probe_read_user(rec->area, len, slot->rec.area)) {
+		count(stale);
+		return 0;
+	}
+	/* A corked datagram leaves when nobody holds its slot any more. */
+	__sync_fetch_and_add(&f->last, 0);
+	if (bpf_probe_read_user(&hdr.handle, sizeof(hdr.handle), slot) || hdr.handle != number) {
+		count(stale);
+		return 0;
+	}
+	return 1;
+}
+
+/* Makes room for the packet's record, the n-th of the socket. Whoever finds the
+ * skb and then a sequence number looks for the skb once more, so that it has to
+ * go before the number does and come after.
+ */
+static __always_inline struct sockmeta_flight *take_off(struct sockmeta_flights *f, __u64 *n)
+{
+	struct sockmeta_flight *fl;
+	__u32 i;
+
+	*n = __sync_fetch_and_add(&f->last, 1);
+	i = *n & (SOCKMETA_FLIGHTS - 1);
+	f->skb[i] = 0;
+	fl = &f->at[i];
+	if (claim(&fl->seq) == SOCKMETA_BUSY) {
+		count(busy);
+		return 0;
+	}
+	return fl;
+}
+
+/* The record is whole: from now on others may read it. */
+static __always_inline void fly(struct __sk_buff *ctx, struct sockmeta_flights *f, __u64 n,
+				struct sockmeta_flight *fl, __u64 skb)
+{
+	__u32 i = n & (SOCKMETA_FLIGHTS - 1);
+
+	restrict_record(&fl->rec, IPPROTO_UDP);
+	f->time[i] = bpf_ktime_get_ns();
+	publish(&fl->seq, FIRST_SEQ + n);
+	f->skb[i] = skb;
+	apply(ctx, &fl->rec);
+}
+
+static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *sk,
+				       struct sockmeta_sk *st)
+{
+	__u64 number = ctx->tstamp, skb = this_skb(ctx);
+	struct sockmeta_flights *f;
+	struct sockmeta_flight *fl;
+	__u64 n;
+
+	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
+	if (!f)
+		return;
+	forget(f, skb);
+	/* none, or a launch time of the application's own */
+	if (!number || number >= SOCKMETA_TX_END)
+		return;
+	ctx->tstamp = 0;
+	fl = take_off(f, &n);
+	if (!fl)
+		return;
+	if (!read_slot(f, st, number, &fl->rec)) {
+		publish(&fl->seq, 0);
+		return;
+	}
+	fly(ctx, f, n, fl, skb);
+	if (fl->rec.valid & SOCKMETA_VALID_LAUNCH)
+		ctx->tstamp = fl->rec.launch;
+	else
+		go_local(ctx, &fl->rec);
+}
+
+/* A record from a raw control message, which tracing.bpf.c checked. Sockets
+ * whose programs know nothing of sockmeta have not opted in.
+ */
+static __noinline int raw_egress(struct __sk_buff *ctx)
+{
+	__u64 task = bpf_get_current_pid_tgid(), skb;
+	struct bpf_sock *sk = ctx->sk;
+	struct sockmeta_flights *f;
+	struct sockmeta_flight *fl;
+	struct sockmeta_raw *raw;
+	__u64 n;
+
+	if (!sk || !ksym_exists(bpf_cast_to_kern_ctx))
+		return 0;
+	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
+	raw = bpf_map_lookup_elem(&sockmeta_raws, &task);
+	skb = this_skb(ctx);
+	if (!raw || raw->sk != (__u64)((struct sk_buff *)bpf_cast_to_kern_ctx(ctx))->sk) {
+		if (f)
+			forget(f, skb);
+		return 0;
+	}
+	if (!f) {
+		f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+		if (!f)
+			return 0;
+	}
+	forget(f, skb);
+	fl = take_off(f, &n);
+	if (!fl)
+		return 0;
+	__builtin_memcpy(&fl->rec, &raw->rec, sizeof(fl->rec));
+	/* a launch time comes in a message of the kernel's own */
+	fl->rec.valid &= ~SOCKMETA_VALID_LAUNCH;
+	fly(ctx, f, n, fl, skb);
+	bpf_map_delete_elem(&sockmeta_raws, &task);
+	return 1;
+}
+
+static __always_inline void tcp_egress(struct __sk_buff *ctx, struct bpf_sock *sk)
+{
+	struct sockmeta_flight *conn;
+
+	/* The socket's lock keeps the record as it is: segments leave under it,
+	 * and so do socket options.
+	 */
+	conn = bpf_sk_storage_get(&sockmeta_conns, sk, 0, 0);
+	if (!conn || !conn->rec.version)
+		return;
+	go_local(ctx, &conn->rec);
+	apply(ctx, &conn->rec);
+}
+
+SEC("cgroup_skb/egress")
+int sockmeta_egress(struct __sk_buff *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct sockmeta_sk *st;
+
+	if (!sk)
+		return 1;
+	if (tracing && sk->protocol == IPPROTO_UDP && raw_egress(ctx))
+		return 1;
+	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
+	if (!st || !st->transmits)
+		return 1;
+	if (st->protocol == IPPROTO_UDP)
+		udp_egress(ctx, sk, st);
+	else
+		tcp_egress(ctx, sk);
+	return 1;
+}

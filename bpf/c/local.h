@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/*
+ * Metadata between sockets of one host. On devices that somebody said so of
+ * (Attachment.AttachLocal), the egress program puts what the policy lets cross
+ * into a slot and its number into skb->tstamp, where loopback and veth leave it
+ * alone: to them it is a delivery time. local.bpf.c, on the receiving device,
+ * makes sure that the number is the packet's own and marks it, or else the
+ * kernel would clear it on the packet's way to the socket (net/ipv4/ip_input.c,
+ * skb_clear_delivery_time). cgroup ingress puts the slot's TLVs into the
+ * receiver's record, as the value of SOCKMETA_KEY_SENDER.
+ */
+#ifndef SOCKMETA_LOCAL_H
+#define SOCKMETA_LOCAL_H
+
+#include "kfuncs.h"
+#include "maps.h"
+#include "seqlock.h"
+#include "tcp.h"
+#include "../include/sockmeta.h"
+
+/* What fits into the value of SOCKMETA_KEY_SENDER, with the anchor behind. */
+#define SENDER_MAX (SOCKMETA_AREA_MAX - SOCKMETA_ANCHOR_SIZE - 4)
+
+/* How long the sender's part and the producer's may be where there are both:
+ * the verifier adds up what each may be, and a record has SOCKMETA_SPARE bytes
+ * behind it.
+ */
+#define BESIDE_MAX 124
+#define PRODUCER_BESIDE_MAX 172
+
+/* Addresses and ports of a packet that is not a fragment and has no IPv6
+ * extension headers, each as the sender has them: remote is the receiver.
+ */
+static __always_inline int flow_of_packet(struct __sk_buff *ctx, struct sockmeta_flow *f)
+{
+	struct { __be16 source, dest; } ports;
+	__u32 off;
+	__u8 proto;
+
+	if (ctx->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes_relative(ctx, 0, &ip, sizeof(ip), BPF_HDR_START_NET) ||
+		    ip.frag_off & bpf_htons(0x3fff))
+			return 0;
+		f->remote[2] = f->local[2] = V4_MAPPED;
+		f->remote[3] = ip.daddr;
+		f->local[3] = ip.saddr;
+		proto = ip.protocol;
+		off = ip.ihl * 4;
+	} else if (ctx->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr ip6;
+
+		if (bpf_skb_load_bytes_relative(ctx, 0, &ip6, sizeof(ip6), BPF_HDR_START_NET))
+			return 0;
+		__builtin_memcpy(f->remote, &ip6.daddr, 16);
+		__builtin_memcpy(f->local, &ip6.saddr, 16);
+		proto = ip6.nexthdr;
+		off = sizeof(ip6);
+	} else {
+		return 0;
+	}
+	if ((proto != IPPROTO_UDP && proto != IPPROTO_TCP) ||
+	    bpf_skb_load_bytes_relative(ctx, off, &ports, sizeof(ports), BPF_HDR_START_NET))
+		return 0;
+	f->remote_port = bpf_ntohs(ports.dest);
+	f->local_port = bpf_ntohs(ports.source);
+	/* no listener, but what else tells flows apart */
+	f->listener = proto;
+	return 1;
+}
+
+static __always_inline int same_flow(const struct sockmeta_flow *a, const struct sockmeta_flow *b)
+{
+	const __u64 *p = (const __u64 *)a, *q = (const __u64 *)b;
+	__u64 differ = 0;
+	__u32 i;
+
+	for (i = 0; i < sizeof(*a) / sizeof(*p); i++)
+		differ |= p[i] ^ q[i];
+	return !differ;
+}
+
+/* The slot that this number may be in. */
+static __always_inline struct sockmeta_local *local_slot(__u64 number)
+{
+	__u32 index = number & (SOCKMETA_LOCAL_SLOTS - 1);
+
+	return bpf_map_lookup_elem(&sockmeta_locals, &index);
+}
+
+static __always_inline void put_anchor(struct sockmeta_record *rec, __u32 at)
+{
+	*(__u32 *)&rec->area[at] = bpf_htonl(SOCKMETA_ANCHOR(SOCKMETA_FORMAT_TLV));
+}
+
+/*
+ * Puts what the sender gave behind the producer's values, as one TLV in front
+ * of the anchor: whatever a sender says, a producer has said it before.
+ */
+static __always_inline int put_sender(struct sockmeta_record *rec, __u64 number)
+{
+	struct sockmeta_local *slot;
+	__u32 at = 0, len;
+
+	number &= SOCKMETA_TX_END - 1;
+	slot = local_slot(number);
+	if (!slot || read_seq(&slot->seq) != number)
+		return 0;
+	/* a multiple of 4, which the mask tells the verifier, like the bound */
+	len = slot->len & SOCKMETA_AREA_MAX;
+	if (!len || len > SENDER_MAX)
+		return 0;
+	if (rec->area_len) {
+		if (rec->format != SOCKMETA_FORMAT_TLV || rec->flags & SOCKMETA_F_UNANCHORED)
+			return 0;
+		at = (rec->area_len - SOCKMETA_ANCHOR_SIZE) & SOCKMETA_AREA_MAX;
+		barrier_var(at);
+		if (at > PRODUCER_BESIDE_MAX || len > BESIDE_MAX ||
+		    at + len + 4 + SOCKMETA_ANCHOR_SIZE > SOCKMETA_AREA_MAX)
+			return 0;
+	}
+	rec->area[at] = SOCKMETA_KEY_SENDER;
+	rec->area[at + 1] = len;
+	bpf_probe_read_kernel(rec->area + at + 2, len, slot->area);
+	if (read_seq(&slot->seq) != number) {
+		put_anchor(rec, at);
+		return 0;
+	}
+	rec->area[at + len + 2] = 0;
+	rec->area[at + len + 3] = 0;
+	put_anchor(rec, at + len + 4);
+	rec->area_len = at + len + 4 + SOCKMETA_ANCHOR_SIZE;
+	return 1;
+}
+
+#endif

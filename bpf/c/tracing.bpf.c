@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0
+/*
+ * fentry and fexit of udp_sendmsg and udpv6_sendmsg: programs in any language
+ * send a record as a raw control message, {SOL_BPF, SOCKMETA_SCM_RECORD}, which
+ * the kernel itself skips (net/core/sock.c, sock_cmsg_send leaves other levels
+ * alone). The record waits for the packet under the task's number, as cgroup
+ * egress runs in the same task before sendmsg returns: so for sendmmsg, each of
+ * whose messages is a call of its own, and for io_uring.
+ *
+ * A corked datagram (MSG_MORE, UDP_CORK) has the record of the message that
+ * completes it.
+ */
+#include "maps.h"
+#include "tx.h"
+#include "../include/sockmeta_cmsg.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* What every version of the fixed part has: all up to launch. */
+#define FIXED_MIN __builtin_offsetof(struct sockmeta_record, launch)
+#define FIXED_MAX 128
+
+static const struct sockmeta_raw no_raw;
+
+/* The payload is read as the talk reads it, by dynptr, here over a copy: no
+ * released kernel makes one of a control message. Its fixed part may be of
+ * another version than ours.
+ */
+static __always_inline int parse_record(struct sockmeta_raw *raw, __u32 len)
+{
+	struct sockmeta_record *rec = &raw->rec;
+	struct bpf_dynptr payload;
+	__u32 fixed, area;
+	__u8 head[8];
+
+	if (bpf_dynptr_from_mem(raw->payload, sizeof(raw->payload), 0, &payload) ||
+	    bpf_dynptr_read(head, sizeof(head), &payload, 0, 0))
+		return 0;
+	/* version, hdr_len and area_len are where they are in every version */
+	fixed = head[1];
+	area = head[2];
+	if (!head[0] || fixed < FIXED_MIN || fixed > FIXED_MAX || fixed & 3 ||
+	    area > SOCKMETA_AREA_MAX || fixed + area > len)
+		return 0;
+	if (bpf_dynptr_read(rec, FIXED_MIN, &payload, 0, 0) ||
+	    bpf_dynptr_read(rec->area, area, &payload, fixed, 0))
+		return 0;
+	rec->version = SOCKMETA_RECORD_VERSION;
+	rec->hdr_len = RECORD_HDR;
+	rec->launch = 0;
+	return is_sound(rec);
+}
+
+static __always_inline int enter(struct sock *sk, struct msghdr *msg)
+{
+	__u64 task = bpf_get_current_pid_tgid(), size = msg->msg_controllen;
+	struct sockmeta_cmsg_iter it;
+	struct sockmeta_raw *raw;
+	struct sockmeta_cmsg *c;
+	__u32 len;
+
+	if (!size || msg->msg_control_is_user)
+		return 0;
+	sockmeta_for_each_cmsg(c, &it, msg->msg_control, size)
+		if (c->level == SOL_BPF && c->type == SOCKMETA_SCM_RECORD)
+			break;
+	if (!c)
+		return 0;
+	len = it.data_len;
+	if (len > sizeof(raw->payload)) {
+		count(malformed);
+		return 0;
+	}
+	/* of this task alone from now on */
+	bpf_map_update_elem(&sockmeta_raws, &task, &no_raw, BPF_ANY);
+	raw = bpf_map_lookup_elem(&sockmeta_raws, &task);
+	if (!raw)
+		return 0;
+	if (bpf_probe_read_kernel(raw->payload, len, it.data) || !parse_record(raw, len)) {
+		count(malformed);
+		bpf_map_delete_elem(&sockmeta_raws, &task);
+		return 0;
+	}
+	raw->sk = (__u64)sk;
+	return 0;
+}
+
+/* No packet took it: the call failed, or the datagram is corked. */
+static __always_inline int leave(struct msghdr *msg)
+{
+	__u64 task = bpf_get_current_pid_tgid();
+
+	if (msg->msg_controllen)
+		bpf_map_delete_elem(&sockmeta_raws, &task);
+	return 0;
+}
+
+SEC("fentry/udp_sendmsg")
+int BPF_PROG(sockmeta_udp_enter, struct sock *sk, struct msghdr *msg, __u64 len)
+{
+	return enter(sk, msg);
+}
+
+SEC("fexit/udp_sendmsg")
+int BPF_PROG(sockmeta_udp_leave, struct sock *sk, struct msghdr *msg, __u64 len)
+{
+	return leave(msg);
+}
+
+SEC("fentry/udpv6_sendmsg")
+int BPF_PROG(sockmeta_udp6_enter, struct sock *sk, struct msghdr *msg, __u64 len)
+{
+	return enter(sk, msg);
+}
+
+SEC("fexit/udpv6_sendmsg")
+int BPF_PROG(sockmeta_udp6_leave, struct sock *sk, struct msghdr *msg, __u64 len)
+{
+	return leave(msg);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/* Records that applications send: whether they are any, and what of them the
+ * policy allows.
+ */
+#ifndef SOCKMETA_TX_PROGS_H
+#define SOCKMETA_TX_PROGS_H
+
+#include "maps.h"
+#include <linux/in.h>
+
+#define RECORD_HDR __builtin_offsetof(struct sockmeta_record, area)
+
+/* Senders are of this ABI: their records have all fields and no others. */
+static __always_inline int is_sound(const struct sockmeta_record *rec)
+{
+	return rec->version == SOCKMETA_RECORD_VERSION && rec->hdr_len == RECORD_HDR &&
+	       rec->area_len <= SOCKMETA_AREA_MAX && !(rec->area_len & 3) &&
+	       rec->format <= SOCKMETA_FORMAT_RAW;
+}
+
+/* Of all attachments' sockets, in the process's transmit slots. */
+static __always_inline __u64 socket_number(const struct sockmeta_sk *st)
+{
+	struct sockmeta_instance *inst = this_instance();
+
+	return inst ? inst->info.instance + st->id : 0;
+}
+
+/* Takes from the record what the sender may not ask for. */
+static __always_inline void restrict_record(struct sockmeta_record *rec, __u32 protocol)
+{
+	struct sockmeta_instance *inst = this_instance();
+	__u16 asked = rec->valid;
+
+	rec->valid &= SOCKMETA_VALID_MARK | SOCKMETA_VALID_PRIORITY | SOCKMETA_VALID_LAUNCH;
+	if (!inst) {
+		rec->valid = 0;
+		return;
+	}
+	if (asked & SOCKMETA_VALID_MARK && rec->mark & ~inst->policy.mark_mask) {
+		rec->valid &= ~SOCKMETA_VALID_MARK;
+		count(mark_refused);
+	}
+	if (asked & SOCKMETA_VALID_PRIORITY && rec->priority > inst->policy.priority_max) {
+		rec->valid &= ~SOCKMETA_VALID_PRIORITY;
+		count(priority_refused);
+	}
+	/* TCP says itself when its segments leave */
+	if (asked & SOCKMETA_VALID_LAUNCH &&
+	    (!inst->policy.launch || protocol != IPPROTO_UDP)) {
+		rec->valid &= ~SOCKMETA_VALID_LAUNCH;
+		count(launch_refused);
+	}
+}
+
+#endif

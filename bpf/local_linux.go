@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// A Local lets the metadata of what sockets send through to receivers on the same
+// host.
+type Local struct {
+	link link.Link
+	devs *ebpf.Map
+	dev  localDev
+}
+
+// AttachLocal lets metadata cross an interface that leads to sockets of the same
+// host, in the network namespace of the calling thread: loopback, or one end of a
+// veth pair, whose other end it has to be called for, too. Sockets that opted in,
+// in cgroups that this attachment covers, then find the values that the sender
+// gave (Policy.LocalKeys) in what they receive (cmsg.Metadata.Sender).
+//
+// Packets that take metadata across have a number in place of a delivery time,
+// which TCP sets for pacing by fq; interfaces for local traffic have no such
+// queueing discipline, and datagrams with a launch time take no metadata across.
+// Nor do fragments, packets with IPv6 extension headers and multicast.
+//
+// It needs Linux 6.11 (delivery times of UDP cross devices) besides what Attach
+// needs. The error is ErrNotSupported and says why where it cannot be.
+func (a *Attachment) AttachLocal(iface string) (*Local, error) {
+	l, err := a.attachLocal(iface)
+	if err != nil {
+		return nil, fmt.Errorf("sockmeta: attach local to %s: %w", iface, err)
+	}
+	return l, nil
+}
+
+func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
+	if err := toAttach.check(); err != nil {
+		return nil, err
+	}
+	if err := haveDeliveryTimes(); err != nil {
+		return nil, err
+	}
+	ifi, err := net.InterfaceByName(iface)
+	if err != nil {
+		return nil, err
+	}
+	cookie, err := netnsCookie()
+	if err != nil {
+		return nil, err
+	}
+	shared := make(map[string]*ebpf.Map)
+	for _, name := range []string{socketsName, localsName, localDevsName} {
+		if shared[name], err = a.mapNamed(name); err != nil {
+			return nil, err
+		}
+	}
+	spec, err := loadLocal()
+	if err != nil {
+		return nil, err
+	}
+	var objs localPrograms
+	if err := loadShared(spec, &objs, shared); err != nil {
+		return nil, explain(fmt.Errorf("load: %w", err))
+	}
+	defer objs.Close()
+
+	l := &Local{dev: localDev{Netns: cookie, Ifindex: uint32(ifi.Index)}}
+	if l.devs, err = shared[localDevsName].Clone(); err != nil {
+		return nil, err
+	}
+	l.link, err = link.AttachTCX(link.TCXOptions{
+		Interface: ifi.Index, Program: objs.SockmetaLocal, Attach: ebpf.AttachTCXIngress,
+	})
+	if err != nil {
+		_ = l.devs.Close()
+		return nil, explain(err)
+	}
+	if err := l.devs.Put(&l.dev, uint32(1)); err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Close ends it.
+func (l *Local) Close() error {
+	err := l.devs.Delete(&l.dev)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		err = nil
+	}
+	return errors.Join(err, l.link.Close(), l.devs.Close())
+}
+
+// haveDeliveryTimes looks for the type that tells the clocks of delivery times
+// apart, which came with those of UDP.
+func haveDeliveryTimes() error {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("%w: kernel without BTF: %w", ErrNotSupported, err)
+	}
+	var e *btf.Enum
+	if err := spec.TypeByName("skb_tstamp_type", &e); err != nil {
+		return fmt.Errorf("%w: delivery times do not cross devices: needs Linux 6.11", ErrNotSupported)
+	}
+	return nil
+}
+
+// netnsCookie returns the number of the calling thread's network namespace.
+func netnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return cookie, os.NewSyscallError("getsockopt", err)
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// TxSlots are the transmit slots of this process: memory that the programs read
+// while the process is in sendmsg. A slot is taken, filled, sent and released;
+// what it held stays readable until it is taken again, which comes as late as
+// can be, because a corked datagram leaves later.
+//
+// All methods may be called concurrently.
+type TxSlots struct {
+	mem []TxSlot
+	// taken says of each slot whether it is, uses how often it has been.
+	taken []atomic.Bool
+	uses  []uint32
+
+	cursor atomic.Uint32
+	// window is how many of the slots are in use: few as long as they suffice,
+	// so that they stay in the CPU's caches.
+	window atomic.Uint32
+}
+
+// firstWindow is more than the goroutines that are in sendmsg at a time, unless
+// they wait for room in their sockets' buffers.
+const firstWindow = 256
+
+// ProcessTxSlots returns the slots of this process, which live as long as it
+// does.
+var ProcessTxSlots = sync.OnceValues(newTxSlots)
+
+func newTxSlots() (*TxSlots, error) {
+	size := txSlots * int(unsafe.Sizeof(TxSlot{}))
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("transmit slots: %w", os.NewSyscallError("mmap", err))
+	}
+	// The programs cannot wait for a page. One that was written a moment ago is
+	// there, but for what these two turn off where the process may.
+	_ = unix.Madvise(mem, unix.MADV_NOHUGEPAGE)
+	_, _, _ = unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(&mem[0])), uintptr(size), unix.MLOCK_ONFAULT)
+	// A child that is forked has no business with them.
+	_ = unix.Madvise(mem, unix.MADV_DONTFORK)
+
+	s := &TxSlots{
+		mem:   unsafe.Slice((*TxSlot)(unsafe.Pointer(&mem[0])), txSlots),
+		taken: make([]atomic.Bool, txSlots),
+		uses:  make([]uint32, txSlots),
+	}
+	s.window.Store(firstWindow)
+	return s, nil
+}
+
+// Take takes a slot. It returns false where all are taken.
+func (s *TxSlots) Take() (index int, ok bool) {
+	for {
+		window := s.window.Load()
+		for range window {
+			i := s.cursor.Add(1) & (window - 1)
+			if !s.taken[i].Load() && s.taken[i].CompareAndSwap(false, true) {
+				return int(i), true
+			}
+		}
+		if window == txSlots {
+			return 0, false
+		}
+		s.window.CompareAndSwap(window, 2*window)
+	}
+}
+
+// Fill puts a record, as words, into a slot that was taken, for a datagram of the
+// socket that info is of, and returns the number that SCM_TXTIME carries.
+func (s *TxSlots) Fill(index int, info *TxInfo, rec *[RecordWords]uint64) (number uint64) {
+	slot := &s.mem[index]
+	use := s.uses[index] + 1
+	s.uses[index] = use
+	// A program may be reading what the slot had, for a datagram that was
+	// corked then: it looks at the number once more when it has.
+	atomic.SwapUint64(&slot.Handle, 0)
+	to := (*[RecordWords]uint64)(unsafe.Pointer(&slot.Rec))
+	words := (int(recordHdr) + int((*Record)(unsafe.Pointer(rec)).AreaLen) + 7) / 8
+	copy(to[:], rec[:min(words, RecordWords)])
+	slot.Socket = info.Socket
+	number = uint64(info.Proc)<<(txIndexBits+txUseBits) |
+		uint64(use&(1<<txUseBits-1))<<txIndexBits | uint64(index)
+	atomic.StoreUint64(&slot.Handle, number)
+	return number
+}
+
+const recordHdr = unsafe.Offsetof(Record{}.Area)
+
+// Release gives a slot back.
+func (s *TxSlots) Release(index int) { s.taken[index].Store(false) }
+
+// Register tells the programs where the slots are that this process sends by on
+// the socket, and returns what they say to that. Any number of processes may send
+// on one socket; the programs know the last SOCKMETA_TX_PROCS that registered.
+func (s *TxSlots) Register(fd int) (TxInfo, error) {
+	req := slotsRequest{Abi: ABI, Count: txSlots, Addr: uint64(uintptr(unsafe.Pointer(&s.mem[0])))}
+	if err := setsockopt(fd, SOL_BPF, OptTxSlots, unsafe.Pointer(&req), unsafe.Sizeof(req)); err != nil {
+		return TxInfo{}, err
+	}
+	return SocketTxInfo(fd)
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/cmsg"
+)
+
+// A transmitter is what a socket needs for sending metadata. It is made when
+// there is some for the first time: until then nothing differs from a plain
+// socket.
+type transmitter struct {
+	slots *bpf.TxSlots
+	info  bpf.TxInfo
+	err   error // not nil: why metadata cannot be sent
+}
+
+func (c *UDPConn) transmitter() *transmitter {
+	if tx := c.tx.Load(); tx != nil {
+		return tx
+	}
+	tx := new(transmitter)
+	if tx.err = c.sock.err; tx.err == nil {
+		tx.err = tx.prepare(&c.sock)
+	}
+	if tx.err != nil {
+		// A socket that has no programs may be wrapped anew; this wrapper
+		// does not ask for each datagram.
+		tx.err = opError("metadata", c.udp, tx.err)
+	}
+	c.tx.CompareAndSwap(nil, tx)
+	return c.tx.Load()
+}
+
+func (tx *transmitter) prepare(s *socket) error {
+	slots, err := bpf.ProcessTxSlots()
+	if err != nil {
+		return err
+	}
+	cerr := s.raw.Control(func(fd uintptr) {
+		if tx.info, err = slots.Register(int(fd)); err == nil {
+			err = bpf.EnableTxTime(int(fd))
+		}
+	})
+	if cerr != nil {
+		return cerr
+	}
+	if errors.Is(err, ErrNotSupported) {
+		if why := s.attached(); why != nil {
+			return why
+		}
+	}
+	if err == nil && tx.info.Proc == 0 {
+		err = fmt.Errorf("%w: too many processes send on the socket", ErrNotSupported)
+	}
+	tx.slots = slots
+	return err
+}
+
+// WriteMetadata sends a datagram to addr with metadata, which the programs on its
+// way through this host read (bpf/include/sockmeta_tx.h), and, where the policy
+// lets it cross, a receiver on this host (cmsg.Metadata.Sender). A connected
+// socket sends to its peer, and addr has to be the zero AddrPort. Without
+// metadata, where md is nil or empty, it is Write or WriteToUDPAddrPort.
+//
+// The record is the datagram's own, whatever other goroutines and processes send
+// on the socket; md is the caller's again when WriteMetadata returns. The mark,
+// the priority and the launch time in it are applied to the packet as far as the
+// policy allows (bpf.Policy). A datagram that is cut into segments by UDP_SEGMENT
+// has one record for all. Of several that UDP_CORK joins, the record of the first
+// counts.
+//
+// The payload is sent whatever becomes of the metadata: where err is
+// ErrNotSupported, ErrRefused or another error that is IsMetadataError, n says
+// that it was. After ErrRefused the rest of the metadata went along. Other errors
+// are those of net.UDPConn.WriteMsgUDPAddrPort. Errors that concern the record and
+// come up in the kernel are counted (bpf.Attachment.Counts).
+//
+// It allocates nothing, makes one system call, needs no privilege, and has what
+// Attach needs of the kernel. The first call on a socket makes four more.
+func (c *UDPConn) WriteMetadata(b []byte, md *cmsg.Metadata, addr netip.AddrPort) (int, error) {
+	if md == nil || md.IsEmpty() {
+		return c.writePlain(b, addr)
+	}
+	tx := c.transmitter()
+	err := tx.err
+	if err == nil {
+		err = c.sendable(md)
+	}
+	if err != nil {
+		n, werr := c.writePlain(b, addr)
+		if werr != nil {
+			return n, werr
+		}
+		return n, err
+	}
+	var oob [txtimeSpace]byte
+	n, _, err := c.send(tx, b, oob[:0], md, addr)
+	return n, err
+}
+
+func (c *UDPConn) writePlain(b []byte, addr netip.AddrPort) (int, error) {
+	if !addr.IsValid() {
+		return c.udp.Write(b)
+	}
+	return c.udp.WriteToUDPAddrPort(b, addr)
+}
+
+// sendable says what is wrong with metadata that came from elsewhere.
+func (c *UDPConn) sendable(md *cmsg.Metadata) error {
+	if err := md.Err(); err != nil {
+		return opError("metadata", c.udp, err)
+	}
+	return nil
+}
+
+// SCM_TXTIME is a control message of level SOL_SOCKET with a u64.
+const (
+	txtimeLen   = 8
+	txtimeSpace = cmsg.HeaderLen + txtimeLen
+)
+
+// send sends a datagram with metadata. oob are the other control messages, in a
+// buffer with room for one more.
+func (c *UDPConn) send(tx *transmitter, b, oob []byte, md *cmsg.Metadata, addr netip.AddrPort) (n, oobn int, err error) {
+	slot, ok := tx.slots.Take()
+	if !ok {
+		// As many as there are slots wait for room in their buffers.
+		n, oobn, err = c.udp.WriteMsgUDPAddrPort(b, oob, addr)
+		if err == nil {
+			err = c.errOverrun
+		}
+		return n, oobn, err
+	}
+	var number [txtimeLen]byte
+	binary.NativeEndian.PutUint64(number[:], tx.slots.Fill(slot, &tx.info, md.Words()))
+	n, oobn, err = c.udp.WriteMsgUDPAddrPort(b, cmsg.Append(oob, solSocket, scmTxtime, number[:]), addr)
+	tx.slots.Release(slot)
+	if err == nil {
+		if refused := refused(&tx.info, md, true); refused != 0 {
+			err = opError("metadata", c.udp, &refusedError{refused})
+		}
+	}
+	return n, oobn, err
+}
+
+// WriteMsgUDP is WriteMsgUDPAddrPort with a *net.UDPAddr.
+func (c *UDPConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
+	if !hasRecord(oob) {
+		return c.udp.WriteMsgUDP(b, oob, addr)
+	}
+	var to netip.AddrPort
+	if addr != nil {
+		to = addr.AddrPort()
+	}
+	return c.writeRecord(b, oob, to)
+}
+
+// WriteMsgUDPAddrPort sends a datagram with control messages, see
+// net.UDPConn.WriteMsgUDPAddrPort. One of them may be metadata, {SOL_BPF,
+// cmsg.SCM_RECORD} as cmsg.Metadata.AppendCmsg writes it: then this is
+// WriteMetadata, with its errors, and the others go along as they are. Where there
+// are several, the first counts. A time that comes with it (SCM_TXTIME) is the
+// launch time.
+func (c *UDPConn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
+	if !hasRecord(oob) {
+		return c.udp.WriteMsgUDPAddrPort(b, oob, addr)
+	}
+	return c.writeRecord(b, oob, addr)
+}
+
+// hasRecord looks for metadata in control messages. The kernel is to say what is
+// wrong with those that are malformed.
+func hasRecord(oob []byte) (found bool) {
+	it := cmsg.Parse(oob)
+	for m, ok := it.Next(); ok; m, ok = it.Next() {
+		found = found || isRecord(m)
+	}
+	return found && it.Err() == nil
+}
+
+func isRecord(m cmsg.Message) bool {
+	return m.Level == cmsg.SOL_BPF && m.Type == cmsg.SCM_RECORD
+}
+
+func (c *UDPConn) writeRecord(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
+	var small [512]byte
+	buf := small[:0]
+	if size := len(oob) + txtimeSpace; size > len(small) {
+		buf = slices.Grow([]byte(nil), size)
+	}
+	var md cmsg.Metadata
+	var launch uint64
+	var timed, decoded bool
+	var bad error
+
+	rest, times := buf, 0
+	it := cmsg.Parse(oob)
+	for m, ok := it.Next(); ok; m, ok = it.Next() {
+		switch {
+		case isRecord(m):
+			if !decoded {
+				bad = md.Decode(m.Data)
+				decoded = true
+			}
+		case m.Level == solSocket && m.Type == scmTxtime && len(m.Data) == txtimeLen:
+			launch, timed = binary.NativeEndian.Uint64(m.Data), true
+			times++
+		default:
+			rest = cmsg.Append(rest, int(m.Level), int(m.Type), m.Data)
+		}
+	}
+	if _, own := md.LaunchTime(); timed && launch != 0 && !own {
+		md.SetLaunchTime(launch)
+	}
+
+	tx := c.transmitter()
+	switch {
+	case bad != nil:
+		bad = opError("metadata", c.udp, bad)
+	case tx.err != nil:
+		bad = tx.err
+	default:
+		bad = c.sendable(&md)
+	}
+	switch {
+	case bad != nil || md.IsEmpty():
+		if timed {
+			var time [txtimeLen]byte
+			binary.NativeEndian.PutUint64(time[:], launch)
+			rest = cmsg.Append(rest, solSocket, scmTxtime, time[:])
+		}
+		n, _, err = c.udp.WriteMsgUDPAddrPort(b, rest, addr)
+		if err == nil {
+			err = bad
+		}
+	default:
+		n, _, err = c.send(tx, b, rest, &md, addr)
+	}
+	if err == nil || IsMetadataError(err) {
+		oobn = len(oob)
+	}
+	return n, oobn, err
+}
