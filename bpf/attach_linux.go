@@ -31,6 +31,8 @@ type Attachment struct {
 	// maps are those that the links' programs use, by name as the kernel
 	// knows it.
 	maps map[string]*ebpf.Map
+	// locals are those of AttachLocal that are open.
+	locals map[*Local]bool
 }
 
 // Attach attaches the programs to a cgroup, or joins those that another
@@ -189,6 +191,9 @@ func (a *Attachment) Close() error {
 	for _, m := range a.maps {
 		errs = append(errs, m.Close())
 	}
-	a.links, a.maps = nil, nil
+	for l := range a.locals {
+		errs = append(errs, l.close())
+	}
+	a.links, a.maps, a.locals = nil, nil, nil
 	return errors.Join(errs...)
 }

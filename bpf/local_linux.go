@@ -17,6 +17,7 @@ import (
 // A Local lets the metadata of what sockets send through to receivers on the same
 // host.
 type Local struct {
+	of   *Attachment
 	link link.Link
 	devs *ebpf.Map
 	dev  localDev
@@ -31,7 +32,8 @@ type Local struct {
 // Packets that take metadata across have a number in place of a delivery time,
 // which TCP sets for pacing by fq; interfaces for local traffic have no such
 // queueing discipline, and datagrams with a launch time take no metadata across.
-// Nor do fragments, packets with IPv6 extension headers and multicast.
+// Nor do fragments, packets with IPv6 extension headers and multicast. It ends when
+// the Local or the attachment is closed.
 //
 // It needs Linux 6.11 (delivery times of UDP cross devices) besides what Attach
 // needs. The error is ErrNotSupported and says why where it cannot be.
@@ -74,7 +76,7 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 	}
 	defer objs.Close()
 
-	l := &Local{dev: localDev{Netns: cookie, Ifindex: uint32(ifi.Index)}}
+	l := &Local{of: a, dev: localDev{Netns: cookie, Ifindex: uint32(ifi.Index)}}
 	if l.devs, err = shared[localDevsName].Clone(); err != nil {
 		return nil, err
 	}
@@ -86,14 +88,32 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 		return nil, explain(err)
 	}
 	if err := l.devs.Put(&l.dev, uint32(1)); err != nil {
-		_ = l.Close()
-		return nil, err
+		return nil, errors.Join(err, l.close())
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.maps == nil {
+		return nil, errors.Join(errClosed, l.close())
+	}
+	if a.locals == nil {
+		a.locals = make(map[*Local]bool)
+	}
+	a.locals[l] = true
 	return l, nil
 }
 
-// Close ends it.
+// Close ends it, which otherwise the attachment's Close does.
 func (l *Local) Close() error {
+	l.of.mu.Lock()
+	defer l.of.mu.Unlock()
+	if !l.of.locals[l] {
+		return nil
+	}
+	delete(l.of.locals, l)
+	return l.close()
+}
+
+func (l *Local) close() error {
 	err := l.devs.Delete(&l.dev)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		err = nil

@@ -186,10 +186,12 @@ static __always_inline int sockmeta_tx_get(struct __sk_buff *skb, __u8 key, void
 		tlv = fl->rec.area + off;
 		if (tlv[0] == key) {
 			err = -90;
-			if (tlv[1] != len || off > SOCKMETA_AREA_MAX - 2 - len)
+			if (tlv[1] != len || off + 2 + len > fl->rec.area_len)
 				break;
-			__builtin_memcpy(ptr, tlv + 2, len);
-			err = 0;
+			/* no memcpy: for that the verifier wants to be shown
+			 * what the line above says
+			 */
+			err = bpf_probe_read_kernel(ptr, len, tlv + 2);
 			break;
 		}
 		off += (tlv[1] + 2 + 3) & ~3U;
