@@ -105,26 +105,27 @@ static __always_inline void compare(struct __sk_buff *skb, struct wire_counts *c
 /* A datagram begins with the id that is in its metadata, or has bit 63 set in
  * it where it was sent without.
  */
-static __always_inline void compare_udp(struct __sk_buff *skb, struct wire_counts *c)
+static __always_inline void compare_udp(struct __sk_buff *skb, struct wire_counts *c, __u32 l2)
 {
 	__u32 off = transport(skb, IPPROTO_UDP);
 	__u64 id;
 
-	if (off && !bpf_skb_load_bytes_relative(skb, off + 8, &id, sizeof(id), BPF_HDR_START_NET))
+	/* not relative: that reads the linear part only */
+	if (off && !bpf_skb_load_bytes(skb, l2 + off + 8, &id, sizeof(id)))
 		compare(skb, c, id);
 }
 
 SEC("tcx/egress")
 int tc_udp(struct __sk_buff *skb)
 {
-	compare_udp(skb, &tc);
+	compare_udp(skb, &tc, ETH_HLEN);
 	return TC_ACT_UNSPEC;
 }
 
 SEC("cgroup_skb/egress")
 int cgroup_udp(struct __sk_buff *skb)
 {
-	compare_udp(skb, &cgroup);
+	compare_udp(skb, &cgroup, 0);
 	return 1;
 }
 
