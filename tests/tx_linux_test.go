@@ -684,4 +684,3 @@ func TestSendAllocations(t *testing.T) {
 		}
 	}
 }
-

@@ -85,6 +85,7 @@ const (
 	WireMapSockmetaFlights = "sockmeta_flights"
 	WireProgCgroupTcp      = "cgroup_tcp"
 	WireProgCgroupUdp      = "cgroup_udp"
+	WireProgLoseTcp        = "lose_tcp"
 	WireProgTcTcp          = "tc_tcp"
 	WireProgTcUdp          = "tc_udp"
 	WireVarCgroup          = "cgroup"
@@ -138,6 +139,7 @@ type WireSpecs struct {
 type WireProgramSpecs struct {
 	CgroupTcp *ebpf.ProgramSpec `ebpf:"cgroup_tcp"`
 	CgroupUdp *ebpf.ProgramSpec `ebpf:"cgroup_udp"`
+	LoseTcp   *ebpf.ProgramSpec `ebpf:"lose_tcp"`
 	TcTcp     *ebpf.ProgramSpec `ebpf:"tc_tcp"`
 	TcUdp     *ebpf.ProgramSpec `ebpf:"tc_udp"`
 }
@@ -212,6 +214,7 @@ type WireVariables struct {
 type WirePrograms struct {
 	CgroupTcp *ebpf.Program `ebpf:"cgroup_tcp"`
 	CgroupUdp *ebpf.Program `ebpf:"cgroup_udp"`
+	LoseTcp   *ebpf.Program `ebpf:"lose_tcp"`
 	TcTcp     *ebpf.Program `ebpf:"tc_tcp"`
 	TcUdp     *ebpf.Program `ebpf:"tc_udp"`
 }
@@ -220,6 +223,7 @@ func (p *WirePrograms) Close() error {
 	return _WireClose(
 		p.CgroupTcp,
 		p.CgroupUdp,
+		p.LoseTcp,
 		p.TcTcp,
 		p.TcUdp,
 	)

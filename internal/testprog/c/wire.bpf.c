@@ -40,8 +40,8 @@ struct wire_counts {
 
 struct wire_counts tc, cgroup;
 
-/* Drops every n-th TCP packet with payload, 0: none. */
-const volatile __u32 drop_every;
+/* One of so many TCP packets with payload is lost. */
+const volatile __u32 drop_every = 1;
 __u64 drop_seen, dropped;
 
 /* Offset of the transport header, of the wanted protocol and no later fragment,
@@ -161,16 +161,19 @@ static __always_inline void compare_tcp(struct __sk_buff *skb, struct wire_count
 SEC("tcx/egress")
 int tc_tcp(struct __sk_buff *skb)
 {
-	__u32 off = transport(skb, IPPROTO_TCP);
-
 	compare_tcp(skb, &tc);
-	/* loss, behind the comparison: what is sent again comes by once more */
-	if (drop_every && off && skb->len > 14 + 200 &&
-	    __sync_fetch_and_add(&drop_seen, 1) % drop_every == drop_every - 1) {
-		__sync_fetch_and_add(&dropped, 1);
-		return TC_ACT_SHOT;
-	}
 	return TC_ACT_UNSPEC;
+}
+
+/* On the receiver: to a sender that hears of the loss it would be none. */
+SEC("tcx/ingress")
+int lose_tcp(struct __sk_buff *skb)
+{
+	if (!transport(skb, IPPROTO_TCP) || skb->len < 200 ||
+	    __sync_fetch_and_add(&drop_seen, 1) % drop_every != drop_every - 1)
+		return TC_ACT_UNSPEC;
+	__sync_fetch_and_add(&dropped, 1);
+	return TC_ACT_SHOT;
 }
 
 SEC("cgroup_skb/egress")
