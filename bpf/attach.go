@@ -24,9 +24,14 @@ type Options struct {
 	Policy Policy
 
 	// Tracing makes the programs read raw control messages, {SOL_BPF,
-	// SOCKMETA_SCM_RECORD}, of UDP sockets in the cgroup, whatever sends them.
+	// SOCKMETA_SCM_RECORD}, of UDP sockets in the cgroup, whatever sends them:
+	// the first of a datagram's, if it is among its first 32 control messages.
+	// A launch time comes in SCM_TXTIME, not in the record.
+	//
 	// It attaches to functions that all UDP sends of the host go through
 	// (fentry/udp_sendmsg), which costs each of them a look at its control
-	// messages. It needs a kernel that allows BPF trampolines.
+	// messages. It needs a kernel that allows BPF trampolines. On one that may
+	// take the CPU from a task inside the programs, very few datagrams leave
+	// without their record when many tasks send on one CPU.
 	Tracing bool
 }

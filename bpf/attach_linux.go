@@ -152,14 +152,17 @@ func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
 	return a, nil
 }
 
-// attachTracing attaches to the functions that UDP sends go through.
+// attachTracing attaches to the functions that UDP sends go through. Of several
+// programs the kernel runs the one first that was attached last
+// (bpf_trampoline_link_prog in kernel/bpf/trampoline.c).
 func (a *Attachment) attachTracing(p *tracingPrograms) error {
 	for _, prog := range []*ebpf.Program{
-		p.SockmetaUdpEnter, p.SockmetaUdpLeave, p.SockmetaUdp6Enter, p.SockmetaUdp6Leave,
+		p.SockmetaUdpLeave, p.SockmetaUdpLeaveAgain, p.SockmetaUdpEnterAgain, p.SockmetaUdpEnter,
+		p.SockmetaUdp6Leave, p.SockmetaUdp6LeaveAgain, p.SockmetaUdp6EnterAgain, p.SockmetaUdp6Enter,
 	} {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
 		if err != nil {
-			return fmt.Errorf("tracing: %w", err)
+			return fmt.Errorf("%w: %w", errTracing, err)
 		}
 		a.links = append(a.links, l)
 	}

@@ -7,6 +7,8 @@ package bpf
 import (
 	"fmt"
 	"runtime"
+
+	"github.com/cilium/ebpf"
 )
 
 var errOS = fmt.Errorf("%w on %s: needs Linux", ErrNotSupported, runtime.GOOS)
@@ -95,8 +97,14 @@ func (*Attachment) AttachLocal(string) (*Local, error) { return nil, errOS }
 // Close does nothing.
 func (*Local) Close() error { return nil }
 
+// Maps returns an error that is ErrNotSupported.
+func (*Attachment) Maps() (map[string]*ebpf.Map, error) { return nil, errOS }
+
 // PinMaps returns an error that is ErrNotSupported.
 func (*Attachment) PinMaps(string) error { return errOS }
+
+// UnpinMaps returns an error that is ErrNotSupported.
+func UnpinMaps(string) error { return errOS }
 
 // A Producer gives an interface's packets metadata.
 type Producer struct{}

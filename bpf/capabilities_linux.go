@@ -66,12 +66,18 @@ func (p privileges) check() error {
 	return nil
 }
 
+// errTracing is in what went wrong with the programs for raw control messages.
+var errTracing = errors.New("raw control messages (Options.Tracing) need a kernel that allows BPF trampolines, fentry of udp_sendmsg")
+
 // explain makes what the kernel refused an ErrNotSupported. Of an EPERM in spite
 // of all capabilities it leaves out the loader's own guess, which is about
 // kernels before 5.11.
 func explain(err error) error {
 	if !errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("%w: %w", ErrNotSupported, err)
+	}
+	if errors.Is(err, errTracing) {
+		return fmt.Errorf("%w: %w: %w", ErrNotSupported, unix.EPERM, errTracing)
 	}
 	return fmt.Errorf("%w: %w: refused in spite of the capabilities: look for lockdown=confidentiality, a seccomp filter, or a cgroup program that was attached without BPF_F_ALLOW_MULTI", ErrNotSupported, unix.EPERM)
 }

@@ -66,7 +66,8 @@ func (a *Attachment) Maps() (map[string]*ebpf.Map, error) {
 }
 
 // PinMaps pins the maps of Maps, by their names, in a directory on a bpffs, which
-// it makes where there is none. Who pins removes: the pins outlive the process.
+// it makes where there is none. Who pins removes (UnpinMaps): the pins outlive the
+// process.
 func (a *Attachment) PinMaps(dir string) error {
 	maps, err := a.Maps()
 	if err != nil {
@@ -91,5 +92,18 @@ func (a *Attachment) PinMaps(dir string) error {
 			return fmt.Errorf("sockmeta: pin maps: %w: is it on a bpffs?", err)
 		}
 	}
+	return nil
+}
+
+// UnpinMaps removes what PinMaps has put into a directory, and the directory if
+// there is nothing else in it.
+func UnpinMaps(dir string) error {
+	for _, name := range []string{flightsName, connsName} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("sockmeta: unpin maps: %w", err)
+		}
+	}
+	// It fails where there is.
+	_ = os.Remove(dir)
 	return nil
 }

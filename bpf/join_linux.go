@@ -38,7 +38,7 @@ func kernelName(name string) string { return name[:min(len(name), 15)] }
 // it reads raw control messages.
 const (
 	linksOfAttachment = 5
-	linksOfTracing    = 4
+	linksOfTracing    = 8
 )
 
 // join finds programs of our ABI that are attached to the cgroup, and takes

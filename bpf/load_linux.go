@@ -111,7 +111,7 @@ func load(opts Options) (_ *programs, err error) {
 			return nil, err
 		}
 		if err := loadShared(tracing, &p.tracing, shared); err != nil {
-			return nil, fmt.Errorf("tracing: %w", err)
+			return nil, fmt.Errorf("%w: %w", errTracing, err)
 		}
 	}
 	return p, p.publish(slotsPerCPU, opts)

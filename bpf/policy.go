@@ -47,6 +47,7 @@ func (p *Policy) encode() policy {
 		// sender is no other sender's.
 		if k != KeyPad && k != KeyAnchor && k != KeySender {
 			e.Local[k>>6] |= 1 << (k & 63)
+			e.Crosses = 1
 		}
 	}
 	return e

@@ -84,16 +84,31 @@ const (
 )
 
 type sockoptSockmetaFlight struct {
-	_   structs.HostLayout
-	Seq uint64
-	Rec sockoptSockmetaRecord
+	_      structs.HostLayout
+	Seq    uint64
+	Handle uint64
+	Socket uint64
+	Rec    struct {
+		_        structs.HostLayout
+		Version  uint8
+		Reserved uint8
+		AreaLen  uint8
+		Format   uint8
+		Valid    uint16
+		Flags    uint16
+		Mark     uint32
+		Priority uint32
+		Launch   uint64
+		Area     [256]uint8
+	}
 }
 
 type sockoptSockmetaFlights struct {
 	_     structs.HostLayout
-	Last  uint64
 	Skb   [16]uint64
+	Task  [16]uint64
 	Time  [16]uint64
+	Tasks uint64
 	At    [16]sockoptSockmetaFlight
 	Procs [8]struct {
 		_        structs.HostLayout
@@ -213,13 +228,14 @@ type sockoptSockmetaPolicy struct {
 	MarkMask    uint32
 	PriorityMax uint32
 	Launch      uint32
-	Reserved    uint32
+	Crosses     uint32
 	Local       [4]uint64
 }
 
 type sockoptSockmetaRaw struct {
 	_       structs.HostLayout
 	Sk      uint64
+	First   uint64
 	Rec     sockoptSockmetaRecord
 	Payload [384]uint8
 }
@@ -307,11 +323,23 @@ type sockoptSockmetaTxInfo struct {
 }
 
 type sockoptSockmetaTxSlot struct {
-	_        structs.HostLayout
-	Handle   uint64
-	Socket   uint64
-	Rec      sockoptSockmetaRecord
-	Reserved [6]uint64
+	_      structs.HostLayout
+	Handle uint64
+	Socket uint64
+	Rec    struct {
+		_        structs.HostLayout
+		Version  uint8
+		Reserved uint8
+		AreaLen  uint8
+		Format   uint8
+		Valid    uint16
+		Flags    uint16
+		Mark     uint32
+		Priority uint32
+		Launch   uint64
+		Area     [256]uint8
+	}
+	_ [24]byte
 }
 
 type sockoptSockmetaTxSlots struct {

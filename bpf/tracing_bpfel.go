@@ -16,22 +16,26 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	tracingMapSockmetaConns      = "sockmeta_conns"
-	tracingMapSockmetaCount      = "sockmeta_count"
-	tracingMapSockmetaCursor     = "sockmeta_cursor"
-	tracingMapSockmetaFlights    = "sockmeta_flights"
-	tracingMapSockmetaHandshakes = "sockmeta_handshakes"
-	tracingMapSockmetaInst       = "sockmeta_inst"
-	tracingMapSockmetaLocalDevs  = "sockmeta_local_devs"
-	tracingMapSockmetaLocals     = "sockmeta_locals"
-	tracingMapSockmetaRaws       = "sockmeta_raws"
-	tracingMapSockmetaRx         = "sockmeta_rx"
-	tracingMapSockmetaSks        = "sockmeta_sks"
-	tracingMapSockmetaTcps       = "sockmeta_tcps"
-	tracingProgSockmetaUdp6Enter = "sockmeta_udp6_enter"
-	tracingProgSockmetaUdp6Leave = "sockmeta_udp6_leave"
-	tracingProgSockmetaUdpEnter  = "sockmeta_udp_enter"
-	tracingProgSockmetaUdpLeave  = "sockmeta_udp_leave"
+	tracingMapSockmetaConns           = "sockmeta_conns"
+	tracingMapSockmetaCount           = "sockmeta_count"
+	tracingMapSockmetaCursor          = "sockmeta_cursor"
+	tracingMapSockmetaFlights         = "sockmeta_flights"
+	tracingMapSockmetaHandshakes      = "sockmeta_handshakes"
+	tracingMapSockmetaInst            = "sockmeta_inst"
+	tracingMapSockmetaLocalDevs       = "sockmeta_local_devs"
+	tracingMapSockmetaLocals          = "sockmeta_locals"
+	tracingMapSockmetaRaws            = "sockmeta_raws"
+	tracingMapSockmetaRx              = "sockmeta_rx"
+	tracingMapSockmetaSks             = "sockmeta_sks"
+	tracingMapSockmetaTcps            = "sockmeta_tcps"
+	tracingProgSockmetaUdp6Enter      = "sockmeta_udp6_enter"
+	tracingProgSockmetaUdp6EnterAgain = "sockmeta_udp6_enter_again"
+	tracingProgSockmetaUdp6Leave      = "sockmeta_udp6_leave"
+	tracingProgSockmetaUdp6LeaveAgain = "sockmeta_udp6_leave_again"
+	tracingProgSockmetaUdpEnter       = "sockmeta_udp_enter"
+	tracingProgSockmetaUdpEnterAgain  = "sockmeta_udp_enter_again"
+	tracingProgSockmetaUdpLeave       = "sockmeta_udp_leave"
+	tracingProgSockmetaUdpLeaveAgain  = "sockmeta_udp_leave_again"
 )
 
 // loadTracing returns the embedded CollectionSpec for tracing.
@@ -76,10 +80,14 @@ type tracingSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tracingProgramSpecs struct {
-	SockmetaUdp6Enter *ebpf.ProgramSpec `ebpf:"sockmeta_udp6_enter"`
-	SockmetaUdp6Leave *ebpf.ProgramSpec `ebpf:"sockmeta_udp6_leave"`
-	SockmetaUdpEnter  *ebpf.ProgramSpec `ebpf:"sockmeta_udp_enter"`
-	SockmetaUdpLeave  *ebpf.ProgramSpec `ebpf:"sockmeta_udp_leave"`
+	SockmetaUdp6Enter      *ebpf.ProgramSpec `ebpf:"sockmeta_udp6_enter"`
+	SockmetaUdp6EnterAgain *ebpf.ProgramSpec `ebpf:"sockmeta_udp6_enter_again"`
+	SockmetaUdp6Leave      *ebpf.ProgramSpec `ebpf:"sockmeta_udp6_leave"`
+	SockmetaUdp6LeaveAgain *ebpf.ProgramSpec `ebpf:"sockmeta_udp6_leave_again"`
+	SockmetaUdpEnter       *ebpf.ProgramSpec `ebpf:"sockmeta_udp_enter"`
+	SockmetaUdpEnterAgain  *ebpf.ProgramSpec `ebpf:"sockmeta_udp_enter_again"`
+	SockmetaUdpLeave       *ebpf.ProgramSpec `ebpf:"sockmeta_udp_leave"`
+	SockmetaUdpLeaveAgain  *ebpf.ProgramSpec `ebpf:"sockmeta_udp_leave_again"`
 }
 
 // tracingMapSpecs contains maps before they are loaded into the kernel.
@@ -167,18 +175,26 @@ type tracingVariables struct {
 //
 // It can be passed to loadTracingObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tracingPrograms struct {
-	SockmetaUdp6Enter *ebpf.Program `ebpf:"sockmeta_udp6_enter"`
-	SockmetaUdp6Leave *ebpf.Program `ebpf:"sockmeta_udp6_leave"`
-	SockmetaUdpEnter  *ebpf.Program `ebpf:"sockmeta_udp_enter"`
-	SockmetaUdpLeave  *ebpf.Program `ebpf:"sockmeta_udp_leave"`
+	SockmetaUdp6Enter      *ebpf.Program `ebpf:"sockmeta_udp6_enter"`
+	SockmetaUdp6EnterAgain *ebpf.Program `ebpf:"sockmeta_udp6_enter_again"`
+	SockmetaUdp6Leave      *ebpf.Program `ebpf:"sockmeta_udp6_leave"`
+	SockmetaUdp6LeaveAgain *ebpf.Program `ebpf:"sockmeta_udp6_leave_again"`
+	SockmetaUdpEnter       *ebpf.Program `ebpf:"sockmeta_udp_enter"`
+	SockmetaUdpEnterAgain  *ebpf.Program `ebpf:"sockmeta_udp_enter_again"`
+	SockmetaUdpLeave       *ebpf.Program `ebpf:"sockmeta_udp_leave"`
+	SockmetaUdpLeaveAgain  *ebpf.Program `ebpf:"sockmeta_udp_leave_again"`
 }
 
 func (p *tracingPrograms) Close() error {
 	return _TracingClose(
 		p.SockmetaUdp6Enter,
+		p.SockmetaUdp6EnterAgain,
 		p.SockmetaUdp6Leave,
+		p.SockmetaUdp6LeaveAgain,
 		p.SockmetaUdpEnter,
+		p.SockmetaUdpEnterAgain,
 		p.SockmetaUdpLeave,
+		p.SockmetaUdpLeaveAgain,
 	)
 }
 

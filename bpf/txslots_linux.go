@@ -31,8 +31,9 @@ type TxSlots struct {
 }
 
 // firstWindow is more than the goroutines that are in sendmsg at a time, unless
-// they wait for room in their sockets' buffers.
-const firstWindow = 256
+// they wait for room in their sockets' buffers. With more pages than these slots
+// take, each send would pay for one that the CPU does not know any more.
+const firstWindow = 32
 
 // ProcessTxSlots returns the slots of this process, which live as long as it
 // does.
@@ -86,17 +87,17 @@ func (s *TxSlots) Fill(index int, info *TxInfo, rec *[RecordWords]uint64) (numbe
 	// A program may be reading what the slot had, for a datagram that was
 	// corked then: it looks at the number once more when it has.
 	atomic.SwapUint64(&slot.Handle, 0)
-	to := (*[RecordWords]uint64)(unsafe.Pointer(&slot.Rec))
-	words := (int(recordHdr) + int((*Record)(unsafe.Pointer(rec)).AreaLen) + 7) / 8
-	copy(to[:], rec[:min(words, RecordWords)])
+	r, to := (*Record)(unsafe.Pointer(rec)), &slot.Rec
+	to.Version, to.AreaLen, to.Format = r.Version, r.AreaLen, r.Format
+	to.Valid, to.Flags = r.Valid, r.Flags
+	to.Mark, to.Priority, to.Launch = r.Mark, r.Priority, r.Launch
+	copy(to.Area[:r.AreaLen], r.Area[:])
 	slot.Socket = info.Socket
 	number = uint64(info.Proc)<<(txIndexBits+txUseBits) |
 		uint64(use&(1<<txUseBits-1))<<txIndexBits | uint64(index)
 	atomic.StoreUint64(&slot.Handle, number)
 	return number
 }
-
-const recordHdr = unsafe.Offsetof(Record{}.Area)
 
 // Release gives a slot back.
 func (s *TxSlots) Release(index int) { s.taken[index].Store(false) }

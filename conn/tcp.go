@@ -21,8 +21,9 @@ var (
 )
 
 // A TCPConn is a net.TCPConn that knows the metadata of the segments that it
-// receives, and gives metadata to those that it sends. It has all methods of net.TCPConn, and they do what they do there;
-// reading and writing cost nothing more.
+// receives, and gives metadata to those that it sends. It has all methods of
+// net.TCPConn, and they do what they do there; reading and writing cost nothing
+// more.
 //
 // Multiple goroutines may call its methods at the same time.
 type TCPConn struct {

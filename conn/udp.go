@@ -18,7 +18,8 @@ var (
 )
 
 // A UDPConn is a net.UDPConn that knows the metadata of the datagrams that it
-// receives, and gives metadata to those that it sends. It has all methods of net.UDPConn, and they do what they do there.
+// receives, and gives metadata to those that it sends. It has all methods of
+// net.UDPConn, and they do what they do there.
 //
 // Multiple goroutines may call its methods at the same time.
 type UDPConn struct {

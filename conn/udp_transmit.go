@@ -103,8 +103,22 @@ func (c *UDPConn) WriteMetadata(b []byte, md *cmsg.Metadata, addr netip.AddrPort
 		return n, err
 	}
 	var oob [txtimeSpace]byte
-	n, _, err := c.send(tx, b, oob[:0], md, addr)
+	n, _, err := c.send(tx, b, oob[:0], md, destination{port: addr})
 	return n, err
+}
+
+// A destination is what the caller gave for one, in its form.
+type destination struct {
+	isUDPAddr bool
+	addr      *net.UDPAddr
+	port      netip.AddrPort
+}
+
+func (c *UDPConn) writeMsg(b, oob []byte, to destination) (n, oobn int, err error) {
+	if to.isUDPAddr {
+		return c.udp.WriteMsgUDP(b, oob, to.addr)
+	}
+	return c.udp.WriteMsgUDPAddrPort(b, oob, to.port)
 }
 
 func (c *UDPConn) writePlain(b []byte, addr netip.AddrPort) (int, error) {
@@ -130,11 +144,11 @@ const (
 
 // send sends a datagram with metadata. oob are the other control messages, in a
 // buffer with room for one more.
-func (c *UDPConn) send(tx *transmitter, b, oob []byte, md *cmsg.Metadata, addr netip.AddrPort) (n, oobn int, err error) {
+func (c *UDPConn) send(tx *transmitter, b, oob []byte, md *cmsg.Metadata, to destination) (n, oobn int, err error) {
 	slot, ok := tx.slots.Take()
 	if !ok {
 		// As many as there are slots wait for room in their buffers.
-		n, oobn, err = c.udp.WriteMsgUDPAddrPort(b, oob, addr)
+		n, oobn, err = c.writeMsg(b, oob, to)
 		if err == nil {
 			err = c.errOverrun
 		}
@@ -142,7 +156,7 @@ func (c *UDPConn) send(tx *transmitter, b, oob []byte, md *cmsg.Metadata, addr n
 	}
 	var number [txtimeLen]byte
 	binary.NativeEndian.PutUint64(number[:], tx.slots.Fill(slot, &tx.info, md.Words()))
-	n, oobn, err = c.udp.WriteMsgUDPAddrPort(b, cmsg.Append(oob, solSocket, scmTxtime, number[:]), addr)
+	n, oobn, err = c.writeMsg(b, cmsg.Append(oob, solSocket, scmTxtime, number[:]), to)
 	tx.slots.Release(slot)
 	if err == nil {
 		if refused := refused(&tx.info, md, true); refused != 0 {
@@ -157,11 +171,7 @@ func (c *UDPConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, er
 	if !hasRecord(oob) {
 		return c.udp.WriteMsgUDP(b, oob, addr)
 	}
-	var to netip.AddrPort
-	if addr != nil {
-		to = addr.AddrPort()
-	}
-	return c.writeRecord(b, oob, to)
+	return c.writeRecord(b, oob, destination{isUDPAddr: true, addr: addr})
 }
 
 // WriteMsgUDPAddrPort sends a datagram with control messages, see
@@ -174,7 +184,7 @@ func (c *UDPConn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oo
 	if !hasRecord(oob) {
 		return c.udp.WriteMsgUDPAddrPort(b, oob, addr)
 	}
-	return c.writeRecord(b, oob, addr)
+	return c.writeRecord(b, oob, destination{port: addr})
 }
 
 // hasRecord looks for metadata in control messages. The kernel is to say what is
@@ -191,7 +201,7 @@ func isRecord(m cmsg.Message) bool {
 	return m.Level == cmsg.SOL_BPF && m.Type == cmsg.SCM_RECORD
 }
 
-func (c *UDPConn) writeRecord(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
+func (c *UDPConn) writeRecord(b, oob []byte, to destination) (n, oobn int, err error) {
 	var small [512]byte
 	buf := small[:0]
 	if size := len(oob) + txtimeSpace; size > len(small) {
@@ -202,7 +212,7 @@ func (c *UDPConn) writeRecord(b, oob []byte, addr netip.AddrPort) (n, oobn int, 
 	var timed, decoded bool
 	var bad error
 
-	rest, times := buf, 0
+	rest := buf
 	it := cmsg.Parse(oob)
 	for m, ok := it.Next(); ok; m, ok = it.Next() {
 		switch {
@@ -213,7 +223,6 @@ func (c *UDPConn) writeRecord(b, oob []byte, addr netip.AddrPort) (n, oobn int, 
 			}
 		case m.Level == solSocket && m.Type == scmTxtime && len(m.Data) == txtimeLen:
 			launch, timed = binary.NativeEndian.Uint64(m.Data), true
-			times++
 		default:
 			rest = cmsg.Append(rest, int(m.Level), int(m.Type), m.Data)
 		}
@@ -238,12 +247,12 @@ func (c *UDPConn) writeRecord(b, oob []byte, addr netip.AddrPort) (n, oobn int, 
 			binary.NativeEndian.PutUint64(time[:], launch)
 			rest = cmsg.Append(rest, solSocket, scmTxtime, time[:])
 		}
-		n, _, err = c.udp.WriteMsgUDPAddrPort(b, rest, addr)
+		n, _, err = c.writeMsg(b, rest, to)
 		if err == nil {
 			err = bad
 		}
 	default:
-		n, _, err = c.send(tx, b, rest, &md, addr)
+		n, _, err = c.send(tx, b, rest, &md, to)
 	}
 	if err == nil || IsMetadataError(err) {
 		oobn = len(oob)

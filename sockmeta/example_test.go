@@ -81,6 +81,45 @@ func ExampleUDPConn_ReadMetadata() {
 	// three from 127.0.0.1
 }
 
+func ExampleUDPConn_WriteMetadata() {
+	server, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+	c, err := sockmeta.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	// Programs on the datagram's way through this host read the value, and its
+	// priority becomes 5.
+	var md sockmeta.Metadata
+	if err := md.SetUint32(sockmeta.KeyServiceID, 7); err != nil {
+		log.Fatal(err)
+	}
+	md.SetPriority(5)
+	_, err = c.WriteMetadata([]byte("hello"), &md, server.LocalAddr().(*net.UDPAddr).AddrPort())
+	switch {
+	case err == nil:
+	case errors.Is(err, sockmeta.ErrRefused):
+		// The policy does not allow priority 5 here; the rest went along.
+	case sockmeta.IsMetadataError(err):
+		// Sent without metadata.
+	default:
+		log.Fatal(err)
+	}
+
+	buf := make([]byte, 1500)
+	n, err := server.Read(buf)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", buf[:n])
+	// Output: hello
+}
+
 func ExampleUDPConn_Support() {
 	c, err := sockmeta.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -148,6 +187,49 @@ func ExampleDialer() {
 	_, err = c.(*sockmeta.TCPConn).Metadata()
 	fmt.Printf("%s, %v\n", buf, err == nil || sockmeta.IsMetadataError(err))
 	// Output: hello, true
+}
+
+func ExampleDialer_metadata() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = io.Copy(c, c)
+	}()
+
+	// All packets of the connection have it, the first one, too.
+	var md sockmeta.Metadata
+	if err := md.SetUint32(sockmeta.KeyServiceID, 7); err != nil {
+		log.Fatal(err)
+	}
+	d := sockmeta.Dialer{Metadata: &md}
+	c, err := d.Dial("tcp", l.Addr().String())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "hello"); err != nil {
+		log.Fatal(err)
+	}
+
+	// From here on they have none.
+	err = c.(*sockmeta.TCPConn).SetMetadata(nil)
+	if err != nil && !errors.Is(err, sockmeta.ErrNotSupported) {
+		log.Fatal(err)
+	}
+	buf := make([]byte, 5)
+	if _, err := io.ReadFull(c, buf); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", buf)
+	// Output: hello
 }
 
 // connKey is the key of a request's connection in its context.

@@ -4,17 +4,20 @@ package tests
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
@@ -28,16 +31,20 @@ const (
 	otherRawPort = 7301
 )
 
-// trampolines returns why the kernel allows no BPF trampolines, or nil.
-var trampolines = sync.OnceValue(func() error {
+// noTracing returns why the kernel cannot read raw control messages, or nil.
+var noTracing = sync.OnceValue(func() error {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "trampoline", Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTo: "udp_sendmsg",
 		License: "Dual BSD/GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 	})
-	if err == nil {
-		err = prog.Close()
+	switch {
+	case errors.Is(err, unix.EPERM):
+		// Without the loader's guess, which is about memory limits.
+		err = unix.EPERM
+	case err == nil:
+		return prog.Close()
 	}
-	return err
+	return fmt.Errorf("the kernel allows no BPF trampolines: %w", err)
 })
 
 // A rawLab is a pair of hosts. The client's sockets are plain ones in a cgroup
@@ -58,8 +65,8 @@ type rawLab struct {
 func newRawLab(t *testing.T, opts bpf.Options) *rawLab {
 	t.Helper()
 	testutil.RequireRoot(t)
-	if err := trampolines(); err != nil {
-		t.Skipf("the kernel allows no BPF trampolines: %v", err)
+	if why := noTracing(); why != nil {
+		t.Skip(why)
 	}
 	testutil.Leaks(t)
 	lab := &rawLab{Pair: testutil.Pair(t), t: t}
@@ -109,7 +116,8 @@ func (lab *rawLab) kinds() []rawKind {
 // A rawConn is a plain client socket.
 type rawConn struct {
 	*net.UDPConn
-	lab *rawLab
+	lab  *rawLab
+	kind rawKind
 	// to is nil where the socket is connected.
 	to *net.UDPAddr
 	// ipv4 says which control messages the socket understands.
@@ -118,18 +126,52 @@ type rawConn struct {
 
 func (lab *rawLab) open(k rawKind) *rawConn {
 	lab.t.Helper()
-	c := &rawConn{lab: lab, to: udpAddr(k.server, rawPort), ipv4: k.server.Unmap().Is4()}
-	if !k.connected {
-		must(lab.t, lab.Client.Do(func() (err error) {
+	c := &rawConn{lab: lab, kind: k, to: udpAddr(k.server, rawPort), ipv4: k.server.Unmap().Is4()}
+	must(lab.t, lab.Client.Do(func() (err error) {
+		switch {
+		case !k.connected:
 			c.UDPConn, err = net.ListenUDP(k.network, nil)
-			return err
-		}))
-	} else {
-		c.UDPConn = lab.connect(k)
+		case k.server.Is4In6():
+			c.UDPConn, err = dialMapped(netip.AddrPortFrom(k.server, rawPort))
+		default:
+			c.UDPConn, err = net.DialUDP(k.network, nil, c.to)
+		}
+		return err
+	}))
+	if k.connected {
 		c.to = nil
 	}
 	lab.t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// dialMapped connects an IPv6 socket to an IPv4 address, for which package net
+// takes an IPv4 one.
+func dialMapped(to netip.AddrPort) (*net.UDPConn, error) {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), "mapped")
+	defer f.Close()
+	if err := unix.Connect(fd, &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}); err != nil {
+		return nil, os.NewSyscallError("connect", err)
+	}
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UDPConn), nil
+}
+
+// write sends a datagram by net.UDPConn, but where that takes a connected socket
+// for one that is not.
+func (c *rawConn) write(b, oob []byte) error {
+	if c.kind.connected && c.kind.server.Is4In6() {
+		return onSocket(c, func(fd int) error { return unix.Sendmsg(fd, b, oob, nil, 0) })
+	}
+	_, _, err := c.WriteMsgUDP(b, oob, c.to)
+	return err
 }
 
 // id returns the number that a datagram's payload begins with.
@@ -162,8 +204,7 @@ func rawRecord(id uint64) []byte { return rawMetadata(id).AppendCmsg(nil) }
 func (c *rawConn) send(before, after []byte) error {
 	id := c.lab.id(true)
 	oob := append(append(before[:len(before):len(before)], rawRecord(id)...), after...)
-	_, _, err := c.WriteMsgUDP(rawPayload(id), oob, c.to)
-	return err
+	return c.write(rawPayload(id), oob)
 }
 
 // sendWithout sends a datagram that comes without at the wire. The number is the
@@ -174,22 +215,27 @@ func (c *rawConn) sendWithout(oob func(id uint64) []byte) error {
 	if oob != nil {
 		b = oob(id)
 	}
-	_, _, err := c.WriteMsgUDP(rawPayload(id), b, c.to)
-	return err
+	return c.write(rawPayload(id), b)
 }
 
 // settle checks that each datagram that was sent since the last time left as it
-// should.
+// should. One may have lost its metadata where the kernel left out both programs
+// that look for them, see tracing.bpf.c.
 func (lab *rawLab) settle(t *testing.T) {
 	t.Helper()
 	with, without := lab.with.Swap(0), lab.without.Swap(0)
 	tc, cgroup := lab.w.counts(t)
+	_, missed := rawPrograms(t)
 	for i, now := range []testprog.WireWireCounts{tc, cgroup} {
 		was := lab.before[i]
 		lab.before[i] = now
 		where := [...]string{"TC", "cgroup"}[i]
-		if got := now.Matched - was.Matched; got != with {
-			t.Errorf("%s: %d datagrams matched, want %d", where, got, with)
+		lost := now.Lost - was.Lost
+		if got := now.Matched - was.Matched; 2*lost > missed || got+lost != with {
+			t.Errorf("%s: %d datagrams matched, want %d; %d lost, programs missed %d calls", where, got, with, lost, missed)
+		}
+		if lost != 0 {
+			t.Logf("%s: %d datagrams lost their metadata", where, lost)
 		}
 		if got := now.Absent - was.Absent; got != without {
 			t.Errorf("%s: %d datagrams without, want %d", where, got, without)
@@ -197,11 +243,13 @@ func (lab *rawLab) settle(t *testing.T) {
 		if got := now.Packets - was.Packets; got != with+without {
 			t.Errorf("%s: %d datagrams, want %d", where, got, with+without)
 		}
-		if now.Mismatched != was.Mismatched || now.Lost != was.Lost || now.Unexpected != was.Unexpected {
-			t.Errorf("%s: %d of another's, %d lost, %d unexpected; the last: %#x with %#x, error %d", where,
-				now.Mismatched-was.Mismatched, now.Lost-was.Lost, now.Unexpected-was.Unexpected,
-				now.BadId, now.BadRecord, now.BadErr)
+		if now.Mismatched != was.Mismatched || now.Unexpected != was.Unexpected {
+			t.Errorf("%s: %d with another's metadata, %d with unexpected: the last is %#x with %#x, error %d", where,
+				now.Mismatched-was.Mismatched, now.Unexpected-was.Unexpected, now.BadId, now.BadRecord, now.BadErr)
 		}
+	}
+	if missed != 0 {
+		t.Logf("programs missed %d calls", missed)
 	}
 }
 
@@ -222,18 +270,8 @@ func (lab *rawLab) counted(t *testing.T, f func()) (diff bpf.Counts) {
 	}
 }
 
-// onFD calls f with a socket's descriptor, on this goroutine's thread.
-func onFD(c syscall.Conn, f func(fd int) error) error {
-	rc, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var ferr error
-	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
-		return err
-	}
-	return ferr
-}
+// rawProgramCount is how many programs an attachment has for raw control messages.
+const rawProgramCount = 8
 
 // rawPrograms counts the programs for raw control messages that are attached, and
 // the calls that they missed.

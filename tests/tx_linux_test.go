@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +159,14 @@ func TestSend(t *testing.T) {
 					if oobn != len(oob) {
 						t.Errorf("oobn is %d of %d", oobn, len(oob))
 					}
+					return n, err
+				}},
+				{"WriteMsgUDP, 16 bytes", func(b []byte, md *sockmeta.Metadata) (int, error) {
+					long := addr
+					if addr != nil {
+						long = &net.UDPAddr{IP: addr.IP.To16(), Port: addr.Port}
+					}
+					n, _, err := c.WriteMsgUDP(b, oobOf(md), long)
 					return n, err
 				}},
 				{"WriteMsgUDPAddrPort", func(b []byte, md *sockmeta.Metadata) (int, error) {
@@ -484,6 +493,34 @@ func TestSendCorked(t *testing.T) {
 	must(t, err)
 	if tc.Mismatched+cgroup.Mismatched != 0 || cgroup.Lost != 1 || cgroup.Matched != 1+others || got.Stale != 1 {
 		t.Errorf("TC %+v\ncgroup %+v\n%+v", tc, cgroup, got)
+	}
+}
+
+func init() {
+	children["uncork"] = func() error {
+		return unix.SetsockoptInt(int(testutil.ChildFile(0).Fd()), unix.SOL_UDP, unix.UDP_CORK, 0)
+	}
+}
+
+// TestSendUncorkedElsewhere has a datagram leave from a process that cannot know
+// its record.
+func TestSendUncorkedElsewhere(t *testing.T) {
+	lab := newTxLab(t, bpf.Policy{})
+	c := lab.udp(t, "udp4", nil)
+	must(t, onSocket(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_CORK, 1) }))
+	_, md := lab.datagram(t)
+	b := lab.plain()
+	must1(t)(c.WriteMetadata(b, md, lab.to4()))
+	f, err := c.File()
+	must(t, err)
+	defer f.Close()
+	if out, err := testutil.RunChild(t, "uncork", testutil.ChildOptions{Files: []*os.File{f}}); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	lab.arrives(t, b)
+	lab.expect(t, 0, 1)
+	if got, err := lab.attachment.Counts(); err != nil || got != (bpf.Counts{Foreign: 1}) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

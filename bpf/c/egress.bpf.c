@@ -12,6 +12,7 @@
  */
 #include "local.h"
 #include "tx.h"
+#include <bpf/bpf_core_read.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -20,7 +21,7 @@ const volatile bool tracing;
 
 /* The TLVs of a record on their way to a receiver on this host, word by word. */
 struct crossing {
-	const struct sockmeta_record *rec;
+	const struct sockmeta_sent *rec;
 	struct sockmeta_local *to;
 	const struct sockmeta_policy *policy;
 	__u32 len;
@@ -59,7 +60,7 @@ static long cross_word(__u32 i, struct crossing *c)
 /* Copies the TLVs whose keys may cross and returns their length, 0 where there
  * are none: the others become padding.
  */
-static __always_inline __u32 cross(struct sockmeta_local *to, const struct sockmeta_record *rec,
+static __always_inline __u32 cross(struct sockmeta_local *to, const struct sockmeta_sent *rec,
 				   const struct sockmeta_policy *policy)
 {
 	struct crossing c = { .rec = rec, .to = to, .policy = policy, .len = rec->area_len };
@@ -80,7 +81,7 @@ static __always_inline __u32 cross(struct sockmeta_local *to, const struct sockm
 	return c.kept && c.next == c.len ? c.len : 0;
 }
 
-static __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_record *rec)
+static __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
 {
 	struct sockmeta_local_dev dev = { .ifindex = ctx->ifindex };
 	struct sockmeta_instance *inst = this_instance();
@@ -90,7 +91,8 @@ static __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_reco
 	__u64 number;
 	__u32 len;
 
-	if (!rec || !inst || !rec->area_len || !ksym_exists(bpf_cast_to_kern_ctx))
+	if (!rec || !inst || !inst->policy.crosses || !rec->area_len ||
+	    !ksym_exists(bpf_cast_to_kern_ctx))
 		return 0;
 	skb = bpf_cast_to_kern_ctx(ctx);
 	dev.netns = skb->dev->nd_net.net->net_cookie;
@@ -114,7 +116,7 @@ static __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_reco
 }
 
 /* Gives the packet what its record asks for. */
-static __always_inline void apply(struct __sk_buff *ctx, const struct sockmeta_record *rec)
+static __always_inline void apply(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
 {
 	if (rec->valid & SOCKMETA_VALID_MARK) {
 		struct sockmeta_instance *inst = this_instance();
@@ -144,22 +146,38 @@ static __always_inline void forget(struct sockmeta_flights *f, __u64 skb)
 			f->skb[i] = 0;
 }
 
-/* Reads the record that the number stands for from the memory of the task that
- * sends. The header says how much there is.
+/* What is read of a slot at once: a cache line. */
+#define SHORT_SLOT 64
+#define SHORT_AREA (SHORT_SLOT - __builtin_offsetof(struct sockmeta_tx_slot, rec.area))
+
+/* Whether the datagram comes from a socket's queue of corked ones, or another one
+ * is in it.
  */
-static __always_inline int read_slot(struct sockmeta_flights *f, const struct sockmeta_sk *st,
-				     __u64 number, struct sockmeta_record *rec)
+static __always_inline int may_be_corked(struct __sk_buff *ctx)
+{
+	struct sk_buff *skb;
+	struct udp_sock *up;
+
+	if (!ksym_exists(bpf_cast_to_kern_ctx) || !ksym_exists(bpf_rdonly_cast))
+		return 1;
+	skb = bpf_cast_to_kern_ctx(ctx);
+	up = bpf_rdonly_cast(skb->sk, bpf_core_type_id_kernel(struct udp_sock));
+	return up->pending;
+}
+
+/* Reads the record that the number stands for from the memory of the task that
+ * sends.
+ */
+static __always_inline int read_slot(struct __sk_buff *ctx, struct sockmeta_flights *f,
+				     struct sockmeta_flight *fl, const struct sockmeta_sk *st,
+				     __u64 number)
 {
 	__u32 id = number >> SOCKMETA_TX_PROC_SHIFT;
 	__u32 index = number & ((1 << SOCKMETA_TX_INDEX_BITS) - 1);
 	struct sockmeta_proc *proc = &f->procs[id & (SOCKMETA_TX_PROCS - 1)];
-	struct {
-		__u64 handle;
-		__u64 socket;
-		__u8 rec[RECORD_HDR];
-	} hdr;
 	const struct sockmeta_tx_slot *slot;
-	__u32 len;
+	__u64 again;
+	__u32 rest;
 
 	if (!id || proc->id != id || proc->tgid != bpf_get_current_pid_tgid() >> 32 ||
 	    index >= proc->count) {
@@ -167,64 +185,92 @@ static __always_inline int read_slot(struct sockmeta_flights *f, const struct so
 		return 0;
 	}
 	slot = (const struct sockmeta_tx_slot *)proc->addr + index;
-	if (bpf_probe_read_user(&hdr, sizeof(hdr), slot) || hdr.handle != number) {
+	if (bpf_probe_read_user(&fl->handle, SHORT_SLOT, slot) || fl->handle != number) {
 		count(stale);
 		return 0;
 	}
-	if (hdr.socket != socket_number(st)) {
+	if (fl->socket != socket_number(st)) {
 		count(foreign);
 		return 0;
 	}
-	__builtin_memcpy(rec, hdr.rec, sizeof(hdr.rec));
-	if (!is_sound(rec)) {
+	if (!is_sound(&fl->rec)) {
 		count(malformed);
 		return 0;
 	}
-	len = rec->area_len & SOCKMETA_AREA_MAX;
-	if (len && bpf_probe_read_user(rec->area, len, slot->rec.area)) {
-		count(stale);
-		return 0;
+	if (fl->rec.area_len > SHORT_AREA) {
+		/* a multiple of 4, which the mask tells the verifier */
+		rest = (fl->rec.area_len - SHORT_AREA) & SOCKMETA_AREA_MAX;
+		if (rest > SOCKMETA_AREA_MAX - SHORT_AREA ||
+		    bpf_probe_read_user(fl->rec.area + SHORT_AREA, rest,
+					slot->rec.area + SHORT_AREA)) {
+			count(stale);
+			return 0;
+		}
 	}
-	/* A corked datagram leaves when nobody holds its slot any more. */
-	__sync_fetch_and_add(&f->last, 0);
-	if (bpf_probe_read_user(&hdr.handle, sizeof(hdr.handle), slot) || hdr.handle != number) {
+	/* A corked datagram leaves when nobody holds its slot any more: it may have
+	 * been filled anew meanwhile.
+	 */
+	if (!may_be_corked(ctx))
+		return 1;
+	__sync_fetch_and_add(&f->tasks, 0);
+	if (bpf_probe_read_user(&again, sizeof(again), slot) || again != number) {
 		count(stale);
 		return 0;
 	}
 	return 1;
 }
 
-/* Makes room for the packet's record, the n-th of the socket. Whoever finds the
- * skb and then a sequence number looks for the skb once more, so that it has to
- * go before the number does and come after.
- */
-static __always_inline struct sockmeta_flight *take_off(struct sockmeta_flights *f, __u64 *n)
-{
+/* A place for the packet's record, while it is written. */
+struct place {
 	struct sockmeta_flight *fl;
+	__u64 seq;
 	__u32 i;
+};
 
-	*n = __sync_fetch_and_add(&f->last, 1);
-	i = *n & (SOCKMETA_FLIGHTS - 1);
+/* Whoever finds the skb and then a sequence number looks for the skb once more, so
+ * that it has to go before the number does and come after.
+ */
+static __always_inline int take_place(struct sockmeta_flights *f, struct place *p)
+{
+	__u64 task = bpf_get_current_pid_tgid();
+	__u32 i, found = SOCKMETA_FLIGHTS;
+
+	for (i = 0; i < SOCKMETA_FLIGHTS; i++)
+		if (f->task[i] == task)
+			found = i;
+	if (found == SOCKMETA_FLIGHTS)
+		found = __sync_fetch_and_add(&f->tasks, 1);
+	i = found & (SOCKMETA_FLIGHTS - 1);
+	p->i = i;
+	p->fl = &f->at[i];
 	f->skb[i] = 0;
-	fl = &f->at[i];
-	if (claim(&fl->seq) == SOCKMETA_BUSY) {
+	p->seq = claim(&p->fl->seq);
+	if (p->seq == SOCKMETA_BUSY) {
 		count(busy);
 		return 0;
 	}
-	return fl;
+	p->seq = p->seq ? p->seq + 1 : FIRST_SEQ;
+	f->task[i] = task;
+	return 1;
+}
+
+static __always_inline void no_record(struct place *p)
+{
+	p->fl->rec.version = 0;
+	publish(&p->fl->seq, p->seq);
 }
 
 /* The record is whole: from now on others may read it. */
-static __always_inline void fly(struct __sk_buff *ctx, struct sockmeta_flights *f, __u64 n,
-				struct sockmeta_flight *fl, __u64 skb)
+static __always_inline void fly(struct __sk_buff *ctx, struct sockmeta_flights *f,
+				struct place *p, __u64 skb)
 {
-	__u32 i = n & (SOCKMETA_FLIGHTS - 1);
+	__u32 i = p->i & (SOCKMETA_FLIGHTS - 1);
 
-	restrict_record(&fl->rec, IPPROTO_UDP);
-	f->time[i] = bpf_ktime_get_ns();
-	publish(&fl->seq, FIRST_SEQ + n);
+	restrict_record(&p->fl->rec, IPPROTO_UDP);
+	f->time[i] = bpf_ktime_get_coarse_ns();
+	publish(&p->fl->seq, p->seq);
 	f->skb[i] = skb;
-	apply(ctx, &fl->rec);
+	apply(ctx, &p->fl->rec);
 }
 
 static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *sk,
@@ -232,8 +278,7 @@ static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *s
 {
 	__u64 number = ctx->tstamp, skb = this_skb(ctx);
 	struct sockmeta_flights *f;
-	struct sockmeta_flight *fl;
-	__u64 n;
+	struct place p;
 
 	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
 	if (!f)
@@ -243,33 +288,36 @@ static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *s
 	if (!number || number >= SOCKMETA_TX_END)
 		return;
 	ctx->tstamp = 0;
-	fl = take_off(f, &n);
-	if (!fl)
+	if (!take_place(f, &p))
 		return;
-	if (!read_slot(f, st, number, &fl->rec)) {
-		publish(&fl->seq, 0);
+	if (!read_slot(ctx, f, p.fl, st, number)) {
+		no_record(&p);
 		return;
 	}
-	fly(ctx, f, n, fl, skb);
-	if (fl->rec.valid & SOCKMETA_VALID_LAUNCH)
-		ctx->tstamp = fl->rec.launch;
+	fly(ctx, f, &p, skb);
+	if (p.fl->rec.valid & SOCKMETA_VALID_LAUNCH)
+		ctx->tstamp = p.fl->rec.launch;
 	else
-		go_local(ctx, &fl->rec);
+		go_local(ctx, &p.fl->rec);
 }
 
 /* A record from a raw control message, which tracing.bpf.c checked. Sockets
- * whose programs know nothing of sockmeta have not opted in.
+ * whose programs know nothing of sockmeta have not opted in. It does not go on to
+ * receivers on this host: without SO_TXTIME a time in tstamp is one of reception
+ * (skb->tstamp_type), which the devices on the way clear.
  */
 static __noinline int raw_egress(struct __sk_buff *ctx)
 {
 	__u64 task = bpf_get_current_pid_tgid(), skb;
 	struct bpf_sock *sk = ctx->sk;
 	struct sockmeta_flights *f;
-	struct sockmeta_flight *fl;
 	struct sockmeta_raw *raw;
-	__u64 n;
+	struct place p;
 
 	if (!sk || !ksym_exists(bpf_cast_to_kern_ctx))
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || sk->protocol != IPPROTO_UDP)
 		return 0;
 	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
 	raw = bpf_map_lookup_elem(&sockmeta_raws, &task);
@@ -285,13 +333,13 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 			return 0;
 	}
 	forget(f, skb);
-	fl = take_off(f, &n);
-	if (!fl)
+	if (!take_place(f, &p))
 		return 0;
-	__builtin_memcpy(&fl->rec, &raw->rec, sizeof(fl->rec));
+	take_fields(&p.fl->rec, &raw->rec);
+	__builtin_memcpy(p.fl->rec.area, raw->rec.area, sizeof(p.fl->rec.area));
 	/* a launch time comes in a message of the kernel's own */
-	fl->rec.valid &= ~SOCKMETA_VALID_LAUNCH;
-	fly(ctx, f, n, fl, skb);
+	p.fl->rec.valid &= ~SOCKMETA_VALID_LAUNCH;
+	fly(ctx, f, &p, skb);
 	bpf_map_delete_elem(&sockmeta_raws, &task);
 	return 1;
 }
@@ -318,7 +366,7 @@ int sockmeta_egress(struct __sk_buff *ctx)
 
 	if (!sk)
 		return 1;
-	if (tracing && sk->protocol == IPPROTO_UDP && raw_egress(ctx))
+	if (tracing && raw_egress(ctx))
 		return 1;
 	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
 	if (!st || !st->transmits)

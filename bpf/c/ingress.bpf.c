@@ -143,16 +143,17 @@ int sockmeta_ingress(struct __sk_buff *ctx)
 		return 1;
 	if (st->protocol == IPPROTO_UDP) {
 		udp_ingress(ctx, st);
-		return 1;
+	} else if (parse_segment(ctx, &seg)) {
+		tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, 0);
+		if (tcp) {
+			connection_ingress(ctx, sk, tcp, &seg);
+		} else {
+			seg.flow.listener = st->id;
+			listener_ingress(ctx, &seg);
+		}
 	}
-	if (!parse_segment(ctx, &seg))
-		return 1;
-	tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, 0);
-	if (tcp) {
-		connection_ingress(ctx, sk, tcp, &seg);
-	} else {
-		seg.flow.listener = st->id;
-		listener_ingress(ctx, &seg);
-	}
+	/* no record took it: it is no time that anybody should see */
+	if ((ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_LOCAL_MARK)
+		ctx->tstamp = 0;
 	return 1;
 }

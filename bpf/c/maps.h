@@ -134,7 +134,8 @@ struct {
  * tracing.bpf.c.
  */
 struct sockmeta_raw {
-	__u64 sk;		/* address */
+	__u64 sk;		/* address; 0: the message holds no record */
+	__u64 first;		/* only the first of two programs has run yet */
 	struct sockmeta_record rec;
 	__u8 payload[384];	/* of the control message */
 };

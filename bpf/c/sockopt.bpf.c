@@ -112,25 +112,18 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 	return 1;
 }
 
-/* Copies a record in, 8 bytes at a time, and says how many there were. */
-static __always_inline __u32 copy_in(struct bpf_sockopt *ctx, struct sockmeta_record *rec)
+/* Copies an area in, 4 bytes at a time, and says how many there were. */
+static __always_inline __u32 copy_area(struct bpf_sockopt *ctx, struct sockmeta_sent *to)
 {
-	const __u64 *from = ctx->optval;
-	__u64 *to = (__u64 *)rec;
+	const __u32 *from = ctx->optval + RECORD_HDR;
 	__u32 i;
 
-	for (i = 0; i < sizeof(*rec) / sizeof(*to); i++) {
+	for (i = 0; i < SOCKMETA_AREA_MAX / sizeof(*from); i++) {
 		if ((void *)(from + i + 1) > ctx->optval_end)
 			break;
-		to[i] = from[i];
+		*(__u32 *)&to->area[i * sizeof(*from)] = from[i];
 	}
-	/* records are multiples of 4, and no area begins in the middle */
-	if (i > 0 && i < sizeof(*rec) / sizeof(*to) &&
-	    (void *)((const __u32 *)(from + i) + 1) <= ctx->optval_end) {
-		*(__u32 *)&to[i] = *(const __u32 *)&from[i];
-		return i * sizeof(*to) + sizeof(__u32);
-	}
-	return i * sizeof(*to);
+	return i * sizeof(*from);
 }
 
 /* The record of all packets of a connection from now on. The socket's lock
@@ -138,40 +131,36 @@ static __always_inline __u32 copy_in(struct bpf_sockopt *ctx, struct sockmeta_re
  */
 static __always_inline int set_record(struct bpf_sockopt *ctx, struct sockmeta_sk *st)
 {
+	struct sockmeta_record *rec = ctx->optval;
 	struct sockmeta_flight *conn;
+	int len = ctx->optlen;
 	__u64 old;
-	__u32 len;
 
-	if (ctx->optlen < 0 || ctx->optlen > (int)sizeof(conn->rec))
+	if (len < 0 || len > (int)sizeof(*rec))
 		return refuse(-EMSGSIZE);
-	conn = bpf_sk_storage_get(&sockmeta_conns, ctx->sk, 0,
-				  ctx->optlen ? BPF_SK_STORAGE_GET_F_CREATE : 0);
-	if (!conn) {
-		if (ctx->optlen)
-			return refuse(-ENOMEM);
-		ctx->optlen = -1;
-		return 1;
-	}
 	/* a record that is refused leaves the one that there was */
-	if (ctx->optlen) {
-		struct sockmeta_record *rec = ctx->optval;
-
-		if (ctx->optlen < (int)RECORD_HDR || (void *)rec + RECORD_HDR > ctx->optval_end ||
-		    !is_sound(rec) || ctx->optlen < (int)RECORD_HDR + rec->area_len)
-			return refuse(-EINVAL);
+	if (len && (len < (int)RECORD_HDR || (void *)rec + RECORD_HDR > ctx->optval_end ||
+		    !is_sound(rec) || rec->hdr_len != RECORD_HDR ||
+		    len < (int)RECORD_HDR + rec->area_len))
+		return refuse(-EINVAL);
+	conn = bpf_sk_storage_get(&sockmeta_conns, ctx->sk, 0,
+				  len ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+	if (!conn && len)
+		return refuse(-ENOMEM);
+	if (conn) {
+		old = claim(&conn->seq);
+		if (old == SOCKMETA_BUSY)
+			return refuse(-EBUSY);
+		conn->rec.version = 0;
+		if (len && (void *)rec + RECORD_HDR <= ctx->optval_end) {
+			take_fields(&conn->rec, rec);
+			if (copy_area(ctx, &conn->rec) < conn->rec.area_len)
+				conn->rec.version = 0;
+			restrict_record(&conn->rec, IPPROTO_TCP);
+			st->transmits = 1;
+		}
+		publish(&conn->seq, (old ? old : SOCKMETA_BUSY) + 1);
 	}
-	old = claim(&conn->seq);
-	if (old == SOCKMETA_BUSY)
-		return refuse(-EBUSY);
-	conn->rec.version = 0;
-	if (ctx->optlen) {
-		len = copy_in(ctx, &conn->rec);
-		if (len < RECORD_HDR + conn->rec.area_len)
-			conn->rec.version = 0;
-		restrict_record(&conn->rec, IPPROTO_TCP);
-		st->transmits = 1;
-	}
-	publish(&conn->seq, (old ? old : SOCKMETA_BUSY) + 1);
 	ctx->optlen = -1;
 	return 1;
 }

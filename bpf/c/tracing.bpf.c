@@ -9,12 +9,20 @@
  *
  * A corked datagram (MSG_MORE, UDP_CORK) has the record of the message that
  * completes it.
+ *
+ * While a task that lost the CPU is in one of these programs, the kernel leaves
+ * that program out of what other tasks do on that CPU (__bpf_prog_enter_recur in
+ * kernel/bpf/trampoline.c). That is why each is there twice: a datagram goes
+ * without its record, or a record outlives its call, only where that happens to
+ * both at once.
  */
 #include "maps.h"
 #include "tx.h"
 #include "../include/sockmeta_cmsg.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
+
+#define AF_INET6 10
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -53,34 +61,42 @@ static __always_inline int parse_record(struct sockmeta_raw *raw, __u32 len)
 	return is_sound(rec);
 }
 
-static __always_inline int enter(struct sock *sk, struct msghdr *msg)
+static __always_inline int enter(struct sock *sk, struct msghdr *msg, bool first)
 {
 	__u64 task = bpf_get_current_pid_tgid(), size = msg->msg_controllen;
 	struct sockmeta_cmsg_iter it;
 	struct sockmeta_raw *raw;
 	struct sockmeta_cmsg *c;
-	__u32 len;
+	__u64 len;
 
-	if (!size || msg->msg_control_is_user)
+	raw = bpf_map_lookup_elem(&sockmeta_raws, &task);
+	if (raw) {
+		if (!first && raw->first) {
+			raw->first = 0;
+			return 0;
+		}
+		/* of a call that ended without leave() */
+		bpf_map_delete_elem(&sockmeta_raws, &task);
+	}
+	if (!size || BPF_CORE_READ_BITFIELD(msg, msg_control_is_user))
 		return 0;
 	sockmeta_for_each_cmsg(c, &it, msg->msg_control, size)
 		if (c->level == SOL_BPF && c->type == SOCKMETA_SCM_RECORD)
 			break;
 	if (!c)
 		return 0;
-	len = it.data_len;
-	if (len > sizeof(raw->payload)) {
-		count(malformed);
-		return 0;
-	}
 	/* of this task alone from now on */
 	bpf_map_update_elem(&sockmeta_raws, &task, &no_raw, BPF_ANY);
 	raw = bpf_map_lookup_elem(&sockmeta_raws, &task);
-	if (!raw)
+	if (!raw) {
+		count(busy);
 		return 0;
-	if (bpf_probe_read_kernel(raw->payload, len, it.data) || !parse_record(raw, len)) {
+	}
+	raw->first = first;
+	len = it.data_len;
+	if (len > sizeof(raw->payload) || bpf_probe_read_kernel(raw->payload, len, it.data) ||
+	    !parse_record(raw, len)) {
 		count(malformed);
-		bpf_map_delete_elem(&sockmeta_raws, &task);
 		return 0;
 	}
 	raw->sk = (__u64)sk;
@@ -97,26 +113,56 @@ static __always_inline int leave(struct msghdr *msg)
 	return 0;
 }
 
+/* udpv6_sendmsg hands IPv4-mapped destinations on to udp_sendmsg. */
+static __always_inline int is_nested(struct sock *sk)
+{
+	return sk->__sk_common.skc_family == AF_INET6;
+}
+
 SEC("fentry/udp_sendmsg")
 int BPF_PROG(sockmeta_udp_enter, struct sock *sk, struct msghdr *msg, __u64 len)
 {
-	return enter(sk, msg);
+	return is_nested(sk) ? 0 : enter(sk, msg, true);
+}
+
+SEC("fentry/udp_sendmsg")
+int BPF_PROG(sockmeta_udp_enter_again, struct sock *sk, struct msghdr *msg, __u64 len)
+{
+	return is_nested(sk) ? 0 : enter(sk, msg, false);
 }
 
 SEC("fexit/udp_sendmsg")
 int BPF_PROG(sockmeta_udp_leave, struct sock *sk, struct msghdr *msg, __u64 len)
 {
-	return leave(msg);
+	return is_nested(sk) ? 0 : leave(msg);
+}
+
+SEC("fexit/udp_sendmsg")
+int BPF_PROG(sockmeta_udp_leave_again, struct sock *sk, struct msghdr *msg, __u64 len)
+{
+	return is_nested(sk) ? 0 : leave(msg);
 }
 
 SEC("fentry/udpv6_sendmsg")
 int BPF_PROG(sockmeta_udp6_enter, struct sock *sk, struct msghdr *msg, __u64 len)
 {
-	return enter(sk, msg);
+	return enter(sk, msg, true);
+}
+
+SEC("fentry/udpv6_sendmsg")
+int BPF_PROG(sockmeta_udp6_enter_again, struct sock *sk, struct msghdr *msg, __u64 len)
+{
+	return enter(sk, msg, false);
 }
 
 SEC("fexit/udpv6_sendmsg")
 int BPF_PROG(sockmeta_udp6_leave, struct sock *sk, struct msghdr *msg, __u64 len)
+{
+	return leave(msg);
+}
+
+SEC("fexit/udpv6_sendmsg")
+int BPF_PROG(sockmeta_udp6_leave_again, struct sock *sk, struct msghdr *msg, __u64 len)
 {
 	return leave(msg);
 }

@@ -10,12 +10,24 @@
 
 #define RECORD_HDR __builtin_offsetof(struct sockmeta_record, area)
 
-/* Senders are of this ABI: their records have all fields and no others. */
-static __always_inline int is_sound(const struct sockmeta_record *rec)
+/* Of a struct sockmeta_record or sockmeta_sent. */
+#define is_sound(rec)							\
+	((rec)->version == SOCKMETA_RECORD_VERSION &&			\
+	 (rec)->area_len <= SOCKMETA_AREA_MAX && !((rec)->area_len & 3) && \
+	 (rec)->format <= SOCKMETA_FORMAT_RAW)
+
+/* All of it but the area. */
+static __always_inline void take_fields(struct sockmeta_sent *to, const struct sockmeta_record *from)
 {
-	return rec->version == SOCKMETA_RECORD_VERSION && rec->hdr_len == RECORD_HDR &&
-	       rec->area_len <= SOCKMETA_AREA_MAX && !(rec->area_len & 3) &&
-	       rec->format <= SOCKMETA_FORMAT_RAW;
+	to->version = from->version;
+	to->reserved = 0;
+	to->area_len = from->area_len;
+	to->format = from->format;
+	to->valid = from->valid;
+	to->flags = from->flags;
+	to->mark = from->mark;
+	to->priority = from->priority;
+	to->launch = from->launch;
 }
 
 /* Of all attachments' sockets, in the process's transmit slots. */
@@ -27,7 +39,7 @@ static __always_inline __u64 socket_number(const struct sockmeta_sk *st)
 }
 
 /* Takes from the record what the sender may not ask for. */
-static __always_inline void restrict_record(struct sockmeta_record *rec, __u32 protocol)
+static __always_inline void restrict_record(struct sockmeta_sent *rec, __u32 protocol)
 {
 	struct sockmeta_instance *inst = this_instance();
 	__u16 asked = rec->valid;

@@ -29,6 +29,14 @@ struct net_device {
 	possible_net_t nd_net;
 };
 
+struct sock_common {
+	unsigned short skc_family;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+};
+
 struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
@@ -50,11 +58,15 @@ struct tcp_sock {
 	__u32 window_clamp;
 };
 
+struct udp_sock {
+	int pending;
+};
+
 struct msghdr {
 	union {
 		void *msg_control;
 	};
-	bool msg_control_is_user;
+	bool msg_control_is_user : 1;
 	__kernel_size_t msg_controllen;
 };
 

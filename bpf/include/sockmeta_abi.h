@@ -33,7 +33,7 @@ enum sockmeta_const {
 	SOCKMETA_TX_PROC_IDS = 1024,
 	/* Processes that can send by handle on one socket. */
 	SOCKMETA_TX_PROCS = 8,
-	/* Datagrams of one socket whose records the kernel keeps at a time. */
+	/* Tasks that send on one socket whose records the kernel keeps apart. */
 	SOCKMETA_FLIGHTS = 16,
 };
 
@@ -147,11 +147,24 @@ struct sockmeta_slot {
 #define SOCKMETA_TX_END (1ULL << 32)
 #define SOCKMETA_TX_PROC_SHIFT (SOCKMETA_TX_INDEX_BITS + SOCKMETA_TX_USE_BITS)
 
+/* What of a record concerns those that are sent. */
+struct sockmeta_sent {
+	__u8 version;		/* SOCKMETA_RECORD_VERSION */
+	__u8 reserved;
+	__u8 area_len;
+	__u8 format;
+	__u16 valid;
+	__u16 flags;
+	__u32 mark;
+	__u32 priority;
+	__u64 launch;
+	__u8 area[256];
+};
+
 struct sockmeta_tx_slot {
 	__u64 handle;		/* of what is in it */
 	__u64 socket;		/* struct sockmeta_tx_info.socket */
-	struct sockmeta_record rec;
-	__u64 reserved[6];
+	struct sockmeta_sent rec;
 } __attribute__((aligned(64)));
 
 /* Socket options at level SOL_BPF. */
@@ -206,7 +219,7 @@ struct sockmeta_policy {
 	__u32 mark_mask;	/* bits of the mark that they may set */
 	__u32 priority_max;
 	__u32 launch;		/* not 0: launch times */
-	__u32 reserved;
+	__u32 crosses;		/* not 0: there are keys in local */
 	__u64 local[4];		/* bit map of the keys that receivers on this host see */
 };
 
@@ -223,7 +236,7 @@ struct sockmeta_counts {
 	__u64 stale;		/* handles of slots with another record by now, or none */
 	__u64 foreign;		/* handles of other sockets or processes */
 	__u64 malformed;	/* records that are none */
-	__u64 busy;		/* more than SOCKMETA_FLIGHTS at once */
+	__u64 busy;		/* more than SOCKMETA_FLIGHTS tasks on the socket at once */
 	__u64 mark_refused;	/* by the policy; the packet left without */
 	__u64 priority_refused;
 	__u64 launch_refused;

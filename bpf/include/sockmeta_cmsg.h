@@ -32,9 +32,9 @@ struct sockmeta_cmsg_iter {
 	const void *control;
 	__u64 size;
 	__u64 next;		/* offset of the next header */
+	__u64 n;		/* this wide for the verifier to follow it on the stack */
 	const void *data;	/* of the current message */
-	__u32 data_len;
-	__u32 n;
+	__u64 data_len;
 	struct sockmeta_cmsg hdr;
 };
 

@@ -15,7 +15,7 @@
  *	}
  *
  * The two maps below have to be those of the attachment: let the loader replace
- * them (Attachment.ReplaceMaps in Go), or pin them there ("sockmeta attach
+ * them (Attachment.Maps in Go), or pin them there ("sockmeta attach
  * -pin DIR" and bpf_map__set_pin_path).
  *
  * Where to read. At cgroup egress: in a program that runs after sockmeta's,
@@ -27,9 +27,9 @@
  * skb's mark off whenever one of the socket's packets comes without a record. So
  * a record is never another packet's. There are three cases in which there is
  * none although one was sent: fragments, which are new skbs; packets that a
- * tunnel of another protocol copied; and datagrams that were overtaken by
- * SOCKMETA_FLIGHTS others of their socket, or waited for a second, on the way
- * from the one program to the other. After sockmeta was detached, sockets may
+ * tunnel of another protocol copied; and datagrams that waited on the way from
+ * the one program to the other while their task sent another, for a second, or
+ * while SOCKMETA_FLIGHTS other tasks began to send on the socket. After sockmeta was detached, sockets may
  * for one more second show the record of an earlier datagram.
  *
  * Of TCP, all packets of a connection have the record that was set last.
@@ -42,11 +42,14 @@
 #include "sockmeta_abi.h"
 
 /* A record that one program at a time writes and others read: seq is 0 where
- * there never was one, SOCKMETA_BUSY while it is written, and grows.
+ * there never was one, SOCKMETA_BUSY while it is written, and grows. From handle
+ * on it is what the slot held (struct sockmeta_tx_slot).
  */
 struct sockmeta_flight {
 	__u64 seq;
-	struct sockmeta_record rec;
+	__u64 handle;
+	__u64 socket;
+	struct sockmeta_sent rec;
 };
 
 /* Transmit slots of a process, on one socket. */
@@ -58,11 +61,14 @@ struct sockmeta_proc {
 	__u32 reserved;
 };
 
-/* A socket that sends datagrams with records. */
+/* A socket that sends datagrams with records. Each task that does has a place of
+ * its own, so that one that is preempted on a packet's way finds it again.
+ */
 struct sockmeta_flights {
-	__u64 last;				/* given to at[] so far */
 	__u64 skb[SOCKMETA_FLIGHTS];		/* address of the packet; 0: none */
+	__u64 task[SOCKMETA_FLIGHTS];		/* bpf_get_current_pid_tgid() */
 	__u64 time[SOCKMETA_FLIGHTS];		/* ns, CLOCK_MONOTONIC */
+	__u64 tasks;				/* that took a place so far */
 	struct sockmeta_flight at[SOCKMETA_FLIGHTS];
 	struct sockmeta_proc procs[SOCKMETA_TX_PROCS];
 	__u32 procs_given;
@@ -139,7 +145,7 @@ static __always_inline struct sockmeta_flight *sockmeta_tx_find(struct __sk_buff
 		return 0;
 	self = (__u64)bpf_cast_to_kern_ctx(skb);
 	for (i = 0; i < SOCKMETA_FLIGHTS; i++) {
-		if (f->skb[i] != self || bpf_ktime_get_ns() - f->time[i] > SOCKMETA_FLIGHT_NS)
+		if (f->skb[i] != self || bpf_ktime_get_coarse_ns() - f->time[i] > SOCKMETA_FLIGHT_NS)
 			continue;
 		*err = -116;
 		fl = &f->at[i];

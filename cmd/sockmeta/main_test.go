@@ -5,28 +5,70 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{nil, {"nonsense"}, {"attach", "extra"}, {"attach", "-service", "1=2"}} {
+	for _, args := range [][]string{nil, {"nonsense"}, {"attach", "extra"}, {"attach", "-service", "1=2"}, {"attach", "-local", "lo"}} {
 		if err := run(t.Context(), args, io.Discard); !errors.Is(err, errUsage) {
 			t.Errorf("%q: %v, want the usage", args, err)
 		}
 	}
-	if err := run(t.Context(), []string{"attach", "-producer", "lo", "-service", "x"}, io.Discard); err == nil {
-		t.Error("-service x is no error")
+	for _, flag := range []struct{ name, value string }{
+		{"-service", "x"}, {"-service", "1=x"}, {"-service", "65536=1"},
+		{"-mark-mask", "x"}, {"-mark-mask", "0x100000000"}, {"-max-priority", "-1"},
+		{"-local-key", "x"}, {"-local-key", "256"}, {"-local-key", "0"},
+		{"-local-key", "pad"}, {"-local-key", "sender"}, {"-local-key", "anchor"}, {"-local-key", "255"},
+	} {
+		if _, err := parseAttach([]string{"-producer", "lo", flag.name, flag.value}); err == nil {
+			t.Errorf("%s %s is no error", flag.name, flag.value)
+		}
+	}
+}
+
+func TestFlags(t *testing.T) {
+	got, err := parseAttach(strings.Fields("-cgroup /c -slots 16 -tracing -producer eth0 -service 443=7 -service 80=0x10 " +
+		"-mark-mask 0xff00 -max-priority 10 -no-launch-times -local-key trace_id -local-key 16 -local lo -local veth0 -pin /p"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := attachOptions{
+		Options: bpf.Options{
+			Cgroup: "/c", SlotsPerCPU: 16, Tracing: true,
+			Policy: bpf.Policy{
+				MarkMask: 0xff00, MaxPriority: 10, RefuseLaunchTimes: true,
+				LocalKeys: []uint8{bpf.KeyTraceID, 16},
+			},
+		},
+		producer: "eth0", services: services{443: 7, 80: 16},
+		locals: []string{"lo", "veth0"}, pin: "/p",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	got, err = parseAttach(nil)
+	if want := (attachOptions{services: services{}}); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("without flags: %+v, %v", got, err)
 	}
 }
 
 func TestStatus(t *testing.T) {
+	testutil.ShieldCgroup(t)
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"status"}, &out); err != nil {
 		t.Fatal(err)
@@ -46,21 +88,26 @@ func (l lines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+func (l lines) want(t *testing.T, done <-chan error, prefix string) {
+	t.Helper()
+	select {
+	case err := <-done:
+		t.Fatalf("ended with %v, want %q first", err, prefix)
+	case line := <-l:
+		if !strings.HasPrefix(line, prefix) {
+			t.Fatalf("says %q, want %q", line, prefix)
+		}
+	}
+}
+
 func TestAttach(t *testing.T) {
-	testutil.RequireRoot(t)
+	testutil.EnterCgroup(t)
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	out := make(lines, 1)
 	done := make(chan error, 1)
 	go func() { done <- run(ctx, []string{"attach"}, out) }()
-	select {
-	case err := <-done:
-		t.Fatal(err)
-	case line := <-out:
-		if !strings.HasPrefix(line, "attached to ") {
-			t.Errorf("says %q", line)
-		}
-	}
+	out.want(t, done, "attached to ")
 	u, err := sockmeta.ListenUDP("udp", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -72,5 +119,89 @@ func TestAttach(t *testing.T) {
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAttachTransmit has an application's metadata cross loopback as far as the
+// flags let it, and counted, and the maps pinned meanwhile.
+func TestAttachTransmit(t *testing.T) {
+	testutil.EnterCgroup(t)
+	ns := testutil.Namespace(t)
+	bpffs := t.TempDir()
+	if err := syscall.Mount("bpf", bpffs, "bpf", 0, ""); err != nil {
+		t.Fatal(os.NewSyscallError("mount", err))
+	}
+	defer syscall.Unmount(bpffs, 0)
+	pins := filepath.Join(bpffs, "pins")
+
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	out := make(lines, 1)
+	done := make(chan error, 1)
+	go func() {
+		args := []string{"attach", "-mark-mask", "0xf0", "-local-key", "trace_id", "-local", "lo", "-pin", pins}
+		done <- ns.Do(func() error { return run(ctx, args, out) })
+	}()
+	out.want(t, done, "attached to ")
+	select {
+	case err := <-done:
+		if errors.Is(err, sockmeta.ErrNotSupported) {
+			t.Skip(err)
+		}
+		t.Fatal(err)
+	case line := <-out:
+		if line != "local on lo\n" {
+			t.Fatalf("says %q", line)
+		}
+	}
+	out.want(t, done, "maps pinned in "+pins)
+	if found, err := os.ReadDir(pins); err != nil || len(found) != 2 {
+		t.Errorf("pinned: %v, %v", found, err)
+	}
+
+	var from, to *sockmeta.UDPConn
+	err := ns.Do(func() (err error) {
+		if to, err = sockmeta.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
+			return err
+		}
+		from, err = sockmeta.DialUDP("udp4", nil, to.LocalAddr().(*net.UDPAddr))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	defer from.Close()
+	var md, sender sockmeta.Metadata
+	md.SetMark(0x0f)
+	for key, value := range map[sockmeta.Key]string{sockmeta.KeyTraceID: "0123456789abcdef", sockmeta.KeyUser: "secret"} {
+		if err := md.SetBytes(key, []byte(value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := from.WriteMetadata([]byte("hello"), &md, netip.AddrPort{}); !errors.Is(err, sockmeta.ErrRefused) {
+		t.Errorf("sent with %v, want the mark refused", err)
+	}
+	if _, _, err := to.ReadMetadata(make([]byte, 10), &md); err != nil {
+		t.Fatal(err)
+	}
+	md.Sender(&sender)
+	if got, want := sender.String(), "trace_id=0x"+hex.EncodeToString([]byte("0123456789abcdef")); got != want {
+		t.Errorf("received %q from the sender, want %q", got, want)
+	}
+
+	const counts = "sent: 1 packets with metadata, 1 of them to receivers on this host, " +
+		"1 marks refused, 1 values kept from receivers on this host\n"
+	if err := syscall.Kill(os.Getpid(), syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	out.want(t, done, counts)
+	stop()
+	out.want(t, done, counts)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(pins); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the pins are left: %v", err)
 	}
 }

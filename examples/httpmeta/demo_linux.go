@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/sockmeta/sockmeta-go/internal/demo"
+	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
 const requestsPerConn = 2
@@ -38,20 +39,24 @@ func runDemo(ctx context.Context) error {
 // may have.
 func post(ctx context.Context, lab *demo.Lab, target netip.AddrPort) error {
 	var (
+		conn   *sockmeta.TCPConn
 		conns  int
 		dialed uint64
 		from   netip.AddrPort
+		trace  sockmeta.Metadata
 	)
 	transport := &http.Transport{
 		// The transport's context has no deadline.
 		DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
 			dialed = demo.Now()
 			c, err := lab.Dial(ctx, network, addr)
-			if err == nil {
-				conns++
-				from = demo.Addr(c.LocalAddr())
+			if err != nil {
+				return nil, err
 			}
-			return c, err
+			conns++
+			from = demo.Addr(c.LocalAddr())
+			conn = c.(*sockmeta.TCPConn)
+			return conn, conn.SetMetadata(&trace)
 		},
 	}
 	defer transport.CloseIdleConnections()
@@ -62,7 +67,16 @@ func post(ctx context.Context, lab *demo.Lab, target netip.AddrPort) error {
 		// answer repeats.
 		body := demo.Message(target, i)
 		path := fmt.Sprintf("/%s/%d", target, i+1)
-		sent := demo.Sent{Message: path, Port: target.Port(), Start: demo.Now()}
+		trace = demo.NewTrace()
+		if conn != nil {
+			if err := conn.SetMetadata(&trace); err != nil {
+				return err
+			}
+		}
+		sent := demo.Sent{
+			Message: path, Port: target.Port(), TraceID: demo.NewRecord(trace, nil).TraceID,
+			Start: demo.Now(),
+		}
 		got, err := postOne(ctx, client, "http://"+target.String()+path, body)
 		if err != nil {
 			return err
@@ -71,6 +85,7 @@ func post(ctx context.Context, lab *demo.Lab, target netip.AddrPort) error {
 			return fmt.Errorf("%s: %d bytes arrived of %d", path, got.Bytes, len(body))
 		}
 		sent.From, sent.Dialed, sent.End = from, dialed, demo.Now()
+		sent.Reply = demo.NewSender(conn.Metadata())
 		lab.Sent(sent)
 		lab.Saw(demo.Seen{
 			Message: got.Path,
@@ -79,6 +94,10 @@ func post(ctx context.Context, lab *demo.Lab, target netip.AddrPort) error {
 			Bytes:   got.Bytes,
 			Record:  got.Request,
 			Opening: &got.Opening,
+			Sender:  got.Sender,
+			Reply: demo.Record{
+				PacketID: got.Request.PacketID, Ktime: got.Request.Ktime, ServiceID: got.Request.ServiceID,
+			},
 		})
 	}
 	if conns != 1 {
@@ -92,6 +111,7 @@ type parsedAnswer struct {
 	Bytes            int
 	From             netip.AddrPort
 	Opening, Request demo.Record
+	Sender           demo.Record
 }
 
 func postOne(ctx context.Context, client *http.Client, url, body string) (parsedAnswer, error) {

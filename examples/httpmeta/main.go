@@ -2,7 +2,8 @@
 
 // Command httpmeta answers every HTTP request with what its packets knew, as
 // JSON: the SYN that opened the connection, and the segment that brought the
-// last bytes of the request.
+// last bytes of the request, with what its sender gave it. The packets of the
+// answer take the values of that segment back.
 //
 // With -demo it brings its own network, programs and clients, as root:
 //
@@ -106,6 +107,7 @@ type answer struct {
 	From    string `json:"from"`
 	Opening any    `json:"opening"`
 	Request any    `json:"request"`
+	Sender  any    `json:"sender,omitempty"`
 }
 
 func answerRequest(w http.ResponseWriter, r *http.Request) {
@@ -118,13 +120,24 @@ func answerRequest(w http.ResponseWriter, r *http.Request) {
 	// request's after its body has been read, unless the client sends the
 	// next request before it has the answer.
 	c := r.Context().Value(connKey{}).(*sockmeta.TCPConn)
+	request, err := c.Metadata()
 	a := answer{
 		Method:  r.Method,
 		Path:    r.URL.Path,
 		Bytes:   n,
 		From:    r.RemoteAddr,
 		Opening: orError(c.OpeningMetadata()),
-		Request: orError(c.Metadata()),
+		Request: orError(request, err),
+	}
+	var sender sockmeta.Metadata
+	if request.Sender(&sender) {
+		a.Sender = sender
+	}
+	// The values go back, but not as a wish for the mark and the priority that
+	// the segment had.
+	request.ClearFields()
+	if err := c.SetMetadata(&request); err != nil && !errors.Is(err, sockmeta.ErrNotSupported) {
+		slog.Warn("answer without metadata of its own", "to", r.RemoteAddr, "err", err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(a); err != nil {

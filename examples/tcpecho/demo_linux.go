@@ -26,6 +26,8 @@ func runDemo(ctx context.Context) error {
 						Bytes:   len(m.data),
 						Record:  demo.NewRecord(m.last.metadata, m.last.err),
 						Opening: &opening,
+						Sender:  demo.NewSender(m.last.metadata, m.last.err),
+						Reply:   demo.NewRecord(m.reply, nil),
 					})
 				})
 			}, l.Support().Err()

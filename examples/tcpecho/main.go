@@ -2,7 +2,7 @@
 
 // Command tcpecho sends back what its clients write and logs what the segments
 // knew: the SYN that opened the connection, and the segment that brought the
-// bytes of each read.
+// bytes of each read. The echo takes ids of that back.
 //
 // With -demo it brings its own network, programs and clients, as root:
 //
@@ -67,6 +67,7 @@ type message struct {
 	data    []byte
 	opening segment // that opened the connection
 	last    segment // that brought the last of data
+	reply   sockmeta.Metadata
 }
 
 // A segment is what it knew, or why that is not known.
@@ -125,11 +126,32 @@ func echo(ctx context.Context, c *sockmeta.TCPConn, handle func(message)) error 
 		}
 		m.data = buf[:n]
 		m.last.metadata, m.last.err = c.Metadata()
+		m.reply = replyTo(&m.last.metadata)
 		handle(m)
+		switch err := c.SetMetadata(&m.reply); {
+		case err == nil || errors.Is(err, net.ErrClosed):
+		case errors.Is(err, sockmeta.ErrNotSupported): // as m.last.err says
+		default:
+			slog.Warn("echo without metadata of its own", "to", c.RemoteAddr(), "err", err)
+		}
 		if _, err := c.Write(m.data); err != nil {
 			return unlessClosed(err)
 		}
 	}
+}
+
+// replyTo returns what the packets of an echo carry: the service that the packet's
+// way named and the trace that its sender did. Two small values always fit.
+func replyTo(request *sockmeta.Metadata) (reply sockmeta.Metadata) {
+	if service, ok := request.Uint32(sockmeta.KeyServiceID); ok {
+		_ = reply.SetUint32(sockmeta.KeyServiceID, service)
+	}
+	var sender sockmeta.Metadata
+	request.Sender(&sender)
+	if trace, ok := sender.Bytes(sockmeta.KeyTraceID); ok {
+		_ = reply.SetBytes(sockmeta.KeyTraceID, trace)
+	}
+	return reply
 }
 
 // unlessClosed leaves out the ways in which connections are meant to end: the

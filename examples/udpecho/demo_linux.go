@@ -25,6 +25,8 @@ func runDemo(ctx context.Context) error {
 						Port:    port,
 						Bytes:   len(d.payload),
 						Record:  demo.NewRecord(*d.metadata, d.err),
+						Sender:  demo.NewSender(*d.metadata, d.err),
+						Reply:   demo.NewRecord(*d.reply, nil),
 					})
 				})
 			}, c.Support().Err()

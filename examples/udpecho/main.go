@@ -2,7 +2,7 @@
 
 // Command udpecho sends every datagram back to where it came from and logs what
 // the packet knew: what XDP and TC programs wrote in front of it, the interface,
-// the hash, and so on.
+// the hash, and so on. The echo takes the values back.
 //
 // With -demo it brings its own network, programs and clients, as root:
 //
@@ -62,7 +62,8 @@ type datagram struct {
 	from     netip.AddrPort
 	payload  []byte
 	metadata *sockmeta.Metadata
-	err      error // why there is no metadata
+	err      error              // why there is no metadata
+	reply    *sockmeta.Metadata // that the echo takes back
 }
 
 // serve hands each datagram to handle and then echoes it, until ctx ends. It
@@ -72,7 +73,7 @@ func serve(ctx context.Context, c *sockmeta.UDPConn, handle func(datagram)) erro
 	defer c.Close()
 
 	buf := make([]byte, 1<<16)
-	var md sockmeta.Metadata
+	var md, reply sockmeta.Metadata
 	for {
 		n, from, err := c.ReadMetadata(buf, &md)
 		if errors.Is(err, net.ErrClosed) {
@@ -82,8 +83,16 @@ func serve(ctx context.Context, c *sockmeta.UDPConn, handle func(datagram)) erro
 		if err != nil && !sockmeta.IsMetadataError(err) {
 			return err
 		}
-		handle(datagram{from, buf[:n], &md, err})
-		if _, err := c.WriteToUDPAddrPort(buf[:n], from); err != nil && !errors.Is(err, net.ErrClosed) {
+		// The values go back, but not as a wish for the mark and the priority
+		// that the datagram had.
+		reply = md
+		reply.ClearFields()
+		handle(datagram{from, buf[:n], &md, err, &reply})
+		switch _, err := c.WriteMetadata(buf[:n], &reply, from); {
+		case err == nil || errors.Is(err, net.ErrClosed):
+		case sockmeta.IsMetadataError(err):
+			slog.Warn("echo without metadata", "to", from, "err", err)
+		default:
 			slog.Warn("no echo", "to", from, "err", err)
 		}
 	}

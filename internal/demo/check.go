@@ -28,14 +28,16 @@ type flow struct {
 }
 
 // check returns an error for everything that the server should not have seen so,
-// by the number of the row in the table.
-func check(sent []Sent, seen []Seen, services map[uint16]uint32, ifindex int) error {
+// by the number of the row in the table. crossing says that what one side gave
+// its packets crosses to the other.
+func check(sent []Sent, seen []Seen, services map[uint16]uint32, ifindex int, crossing bool) error {
 	var (
 		errs     []error
 		pending  = make(map[string]Sent, len(sent))
 		owner    = make(map[uint64]string) // of packet ids
 		last     = make(map[flow]uint64)   // packet id
 		openings = make(map[socket]Record)
+		traces   = make(map[string]string) // message by trace id
 	)
 	for _, s := range sent {
 		pending[s.Message] = s
@@ -75,6 +77,27 @@ func check(sent []Sent, seen []Seen, services map[uint16]uint32, ifindex int) er
 			}
 			last[f] = r.PacketID
 		}
+		// verifyCrossing checks what client and server gave each other.
+		verifyCrossing := func(s Sent) {
+			if other, taken := traces[s.TraceID]; s.TraceID == "" {
+				fail("sent without a trace id")
+			} else if taken {
+				fail("trace id %q is that of message %.20q, too", s.TraceID, other)
+			}
+			traces[s.TraceID] = s.Message
+			if want := (Record{TraceID: s.TraceID}); row.Sender != want {
+				fail("sender: %+v, want %+v", row.Sender, want)
+			}
+			// Which values an answer takes back is the server's business,
+			// as long as they tell whose answer it is.
+			r := row.Reply
+			if !r.names(row.Record.PacketID, s.TraceID) || r.ServiceID != row.Record.ServiceID {
+				fail("reply: %+v, want ids of the message", r)
+			}
+			if s.Reply != r {
+				fail("reply: the client saw %+v, want %+v", s.Reply, r)
+			}
+		}
 
 		s, ok := pending[row.Message]
 		if !ok {
@@ -101,6 +124,9 @@ func check(sent []Sent, seen []Seen, services map[uint16]uint32, ifindex int) er
 			}
 		}
 		verify("message", row.Record, s.Start, min(s.End, row.At))
+		if crossing {
+			verifyCrossing(s)
+		}
 	}
 	for _, s := range sent {
 		if _, ok := pending[s.Message]; ok {

@@ -3,6 +3,7 @@
 package demo
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -19,14 +20,17 @@ var testServices = map[uint16]uint32{testPort: 1000, otherPort: 2000}
 func id(cpu, count uint64) uint64 { return cpu<<48 | count }
 
 type exchange struct {
-	sent []Sent
-	seen []Seen
+	sent   []Sent
+	seen   []Seen
+	oneWay bool
 }
 
-func (e *exchange) check() error { return check(e.sent, e.seen, testServices, testIfIndex) }
+func (e *exchange) check() error {
+	return check(e.sent, e.seen, testServices, testIfIndex, !e.oneWay)
+}
 
 // datagrams are three from one client and, to another port, one from another.
-// Not all came to the same CPU.
+// Not all came to the same CPU. The replies take back what the producer wrote.
 func datagrams() *exchange {
 	a, b := netip.MustParseAddrPort("192.0.2.1:5000"), netip.MustParseAddrPort("[2001:db8::1]:5000")
 	e := new(exchange)
@@ -42,23 +46,29 @@ func datagrams() *exchange {
 		{"four", b, otherPort, id(1, 12)},
 	} {
 		start := uint64(1000 * (i + 1))
+		trace := fmt.Sprintf("0x%032x", i+1)
+		record := Record{PacketID: d.id, Ktime: start + 20, ServiceID: testServices[d.port], IfIndex: testIfIndex}
+		reply := Record{PacketID: record.PacketID, Ktime: record.Ktime, ServiceID: record.ServiceID}
 		e.sent = append(e.sent, Sent{
-			Message: d.message, From: d.from, Port: d.port,
-			Dialed: 100, Start: start, End: start + 100,
+			Message: d.message, From: d.from, Port: d.port, TraceID: trace,
+			Dialed: 100, Start: start, End: start + 100, Reply: reply,
 		})
 		e.seen = append(e.seen, Seen{
 			Message: d.message, From: d.from, Port: d.port, Bytes: len(d.message), At: start + 50,
-			Record: Record{PacketID: d.id, Ktime: start + 20, ServiceID: testServices[d.port], IfIndex: testIfIndex},
+			Record: record, Sender: Record{TraceID: trace}, Reply: reply,
 		})
 	}
 	return e
 }
 
-// messages are the datagrams as messages of two connections.
+// messages are the datagrams as messages of two connections. The replies take back
+// a trace id and a service id.
 func messages() *exchange {
 	e := datagrams()
 	for i := range e.seen {
 		row := &e.seen[i]
+		row.Reply = Record{ServiceID: testServices[row.Port], TraceID: e.sent[i].TraceID}
+		e.sent[i].Reply = row.Reply
 		row.Opening = &Record{PacketID: id(1, 1), Ktime: 500, ServiceID: testServices[row.Port], IfIndex: testIfIndex}
 		if row.Port == otherPort {
 			row.Opening.PacketID = id(1, 2)
@@ -80,6 +90,17 @@ func TestCheckAccepts(t *testing.T) {
 	e.sent[3].From, e.seen[3].From = e.sent[0].From, e.seen[0].From
 	if err := e.check(); err != nil {
 		t.Errorf("shared client port: %v", err)
+	}
+
+	// Where nothing crosses, nothing of that counts.
+	e = datagrams()
+	e.oneWay = true
+	for i := range e.sent {
+		e.sent[i].Reply = Record{Error: "nothing"}
+		e.seen[i].Sender = Record{Error: "nothing"}
+	}
+	if err := e.check(); err != nil {
+		t.Errorf("one way: %v", err)
 	}
 }
 
@@ -148,6 +169,44 @@ func TestCheckRejects(t *testing.T) {
 			"row 2: opening: packet id 281474976710659, and 281474976710657 earlier on the connection"},
 		{"two connections with one opening", messages, func(e *exchange) { e.seen[3].Opening.PacketID = id(1, 1) },
 			"row 4: opening: packet id 281474976710657 is that of row 1's opening, too"},
+
+		{"nothing from the sender", datagrams, func(e *exchange) { e.seen[1].Sender = Record{Error: "nothing"} },
+			"row 2: sender: {PacketID:0 Ktime:0 ServiceID:0 TraceID: Hash:0 IfIndex:0 Error:nothing}, want"},
+		{"empty sender", datagrams, func(e *exchange) { e.seen[1].Sender = Record{} },
+			"row 2: sender: "},
+		{"another message's trace", datagrams, func(e *exchange) { e.seen[1].Sender = e.seen[0].Sender },
+			"row 2: sender: "},
+		{"swapped traces", messages, func(e *exchange) {
+			e.seen[1].Sender, e.seen[2].Sender = e.seen[2].Sender, e.seen[1].Sender
+		}, "row 3: sender: "},
+		{"more than the sender gave", datagrams, func(e *exchange) { e.seen[1].Sender.ServiceID = 1000 },
+			"row 2: sender: "},
+		{"no trace", datagrams, func(e *exchange) { e.sent[1].TraceID, e.seen[1].Sender = "", Record{} },
+			"row 2: sent without a trace id"},
+		{"one trace for two", datagrams, func(e *exchange) {
+			e.sent[1].TraceID, e.seen[1].Sender = e.sent[0].TraceID, e.seen[0].Sender
+		}, `row 2: trace id "0x00000000000000000000000000000001" is that of message "one", too`},
+
+		{"no reply metadata", datagrams, func(e *exchange) { e.sent[1].Reply = Record{Error: "nothing"} },
+			"row 2: reply: the client saw {PacketID:0 Ktime:0 ServiceID:0 TraceID: Hash:0 IfIndex:0 Error:nothing}, want"},
+		{"swapped replies", datagrams, func(e *exchange) {
+			e.sent[1].Reply, e.sent[2].Reply = e.sent[2].Reply, e.sent[1].Reply
+		}, "row 3: reply: the client saw "},
+		{"reply with another value", messages, func(e *exchange) { e.sent[1].Reply.Ktime = 1 },
+			"row 2: reply: the client saw "},
+		{"reply without a value", datagrams, func(e *exchange) { e.sent[1].Reply.Ktime = 0 },
+			"row 2: reply: the client saw "},
+		{"empty replies", datagrams, func(e *exchange) { e.seen[1].Reply, e.sent[1].Reply = Record{}, Record{} },
+			"row 2: reply: {PacketID:0 Ktime:0 ServiceID:0 TraceID: Hash:0 IfIndex:0 Error:}, want ids of the message"},
+		{"reply to the message before", datagrams, func(e *exchange) { e.seen[1].Reply, e.sent[1].Reply = e.seen[0].Reply, e.sent[0].Reply },
+			"row 2: reply: {PacketID:281474976710667 "},
+		{"segment's reply to the message before", messages, func(e *exchange) { e.seen[1].Reply, e.sent[1].Reply = e.seen[0].Reply, e.sent[0].Reply },
+			"row 2: reply: {PacketID:0 "},
+		{"reply with another message's trace", datagrams, func(e *exchange) {
+			e.seen[1].Reply.TraceID, e.sent[1].Reply.TraceID = e.sent[0].TraceID, e.sent[0].TraceID
+		}, "row 2: reply: {PacketID:1 "},
+		{"reply of another service", messages, func(e *exchange) { e.seen[1].Reply.ServiceID, e.sent[1].Reply.ServiceID = 2000, 2000 },
+			"row 2: reply: {PacketID:0 "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := tt.from()

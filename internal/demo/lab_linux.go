@@ -4,6 +4,7 @@ package demo
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
+	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
 const (
@@ -31,13 +33,18 @@ const (
 // services are the service ids of the ports that the server listens on.
 var services = map[uint16]uint32{7001: 1001, 7002: 1002}
 
+// policy lets what client and server give each other cross the link.
+var policy = bpf.Policy{LocalKeys: []uint8{bpf.KeyPacketID, bpf.KeyKtime, bpf.KeyServiceID, bpf.KeyTraceID}}
+
 // A Lab is a client and a server host and what went on between them. Its methods
 // may be called concurrently.
 type Lab struct {
 	pair     *netlab.Pair
 	producer *bpf.Producer
 	ifindex  int
-	cleanup  []func() error
+	// oneWay is why only what the server saw of requests can be shown.
+	oneWay  error
+	cleanup []func() error
 
 	servers sync.WaitGroup
 
@@ -62,6 +69,11 @@ func Run(ctx context.Context, w io.Writer, f func(context.Context, *Lab) error) 
 	if err := lab.setUp(); err != nil {
 		return err
 	}
+	if lab.oneWay != nil {
+		if _, err := fmt.Fprintln(w, "requests only:", lab.oneWay); err != nil {
+			return err
+		}
+	}
 	if err := lab.run(ctx, f); err != nil {
 		return errors.Join(err, lab.print(w))
 	}
@@ -71,7 +83,11 @@ func Run(ctx context.Context, w io.Writer, f func(context.Context, *Lab) error) 
 	if err := lab.check(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "ok: the metadata of %d messages is what it should be\n", len(lab.sent))
+	replies := " and their replies"
+	if lab.oneWay != nil {
+		replies = ""
+	}
+	_, err = fmt.Fprintf(w, "ok: the metadata of %d messages%s is what it should be\n", len(lab.sent), replies)
 	return err
 }
 
@@ -81,13 +97,18 @@ func (l *Lab) setUp() error {
 		return err
 	}
 	l.cleanup = append(l.cleanup, cg.Close)
-	// Before there are sockets: theirs is the cgroup that the programs will
-	// be attached to.
+	// Before there are sockets: theirs is the cgroup that the programs are
+	// attached to.
 	leave, err := cg.Enter()
 	if err != nil {
 		return err
 	}
 	l.cleanup = append(l.cleanup, leave)
+	a, err := bpf.Attach(bpf.Options{Cgroup: cg.Path(), Policy: policy})
+	if err != nil {
+		return err
+	}
+	l.cleanup = append(l.cleanup, a.Close)
 
 	if l.pair, err = netlab.NewPair(); err != nil {
 		return err
@@ -104,6 +125,33 @@ func (l *Lab) setUp() error {
 		return err
 	}
 	l.cleanup = append(l.cleanup, l.producer.Close)
+	l.oneWay = l.attachLocal(a)
+	if errors.Is(l.oneWay, bpf.ErrNotSupported) {
+		return nil
+	}
+	return l.oneWay
+}
+
+// attachLocal lets what sockets give their packets cross the link.
+func (l *Lab) attachLocal(a *bpf.Attachment) error {
+	for _, end := range []struct {
+		host  *netlab.Namespace
+		iface string
+	}{
+		{l.pair.Client, l.pair.ClientIf},
+		{l.pair.Server, l.pair.ServerIf},
+	} {
+		err := end.host.Do(func() error {
+			local, err := a.AttachLocal(end.iface)
+			if err == nil {
+				l.cleanup = append(l.cleanup, local.Close)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -145,7 +193,22 @@ func (l *Lab) run(ctx context.Context, f func(context.Context, *Lab) error) erro
 func (l *Lab) print(w io.Writer) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return writeTable(w, l.seen)
+	return writeTable(w, l.lines())
+}
+
+// lines puts together what both sides saw.
+func (l *Lab) lines() []line {
+	replies := make(map[string]*Record)
+	if l.oneWay == nil {
+		for i := range l.sent {
+			replies[l.sent[i].Message] = &l.sent[i].Reply
+		}
+	}
+	lines := make([]line, len(l.seen))
+	for i, s := range l.seen {
+		lines[i] = line{s, replies[s.Message]}
+	}
+	return lines
 }
 
 func (l *Lab) check() error {
@@ -155,7 +218,7 @@ func (l *Lab) check() error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return errors.Join(err, check(l.sent, l.seen, services, l.ifindex))
+	return errors.Join(err, check(l.sent, l.seen, services, l.ifindex, l.oneWay == nil))
 }
 
 // Serve calls listen on the server, once for each of its ports, and serve after
@@ -192,11 +255,11 @@ func (l *Lab) targets() []netip.AddrPort {
 	return targets
 }
 
-// Dial is net.Dial on the client. The connection ends with ctx at the latest.
+// Dial is sockmeta.Dial on the client. The connection ends with ctx at the latest.
 func (l *Lab) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	var c net.Conn
 	err := l.pair.Client.Do(func() (err error) {
-		var d net.Dialer
+		d := sockmeta.Dialer{Require: true}
 		c, err = d.DialContext(ctx, network, addr)
 		return err
 	})
@@ -228,7 +291,8 @@ func (l *Lab) Each(f func(target netip.AddrPort) error) error {
 }
 
 // Echo sends n messages of different sizes to each of the targets, from a socket
-// each, and waits for the echo of each before it sends the next.
+// each and each with a trace id, and waits for the echo of each before it sends
+// the next.
 func (l *Lab) Echo(ctx context.Context, network string, n int) error {
 	return l.Each(func(target netip.AddrPort) error {
 		dialed := Now()
@@ -239,8 +303,12 @@ func (l *Lab) Echo(ctx context.Context, network string, n int) error {
 		defer c.Close()
 		for i := range n {
 			m := Message(target, i)
-			sent := Sent{Message: m, From: Addr(c.LocalAddr()), Port: target.Port(), Dialed: dialed, Start: Now()}
-			if _, err := io.WriteString(c, m); err != nil {
+			md := NewTrace()
+			sent := Sent{
+				Message: m, From: Addr(c.LocalAddr()), Port: target.Port(), TraceID: NewRecord(md, nil).TraceID,
+				Dialed: dialed, Start: Now(),
+			}
+			if err := send(c, m, &md); err != nil {
 				return err
 			}
 			// A byte more, so that a longer echo is noticed.
@@ -253,10 +321,37 @@ func (l *Lab) Echo(ctx context.Context, network string, n int) error {
 				return fmt.Errorf("echo of %.20q is %.20q, %d bytes", m, echo[:got], got)
 			}
 			sent.End = Now()
+			sent.Reply = NewSender(c.(withMetadata).Metadata())
 			l.Sent(sent)
 		}
 		return nil
 	})
+}
+
+// withMetadata are *sockmeta.UDPConn and *sockmeta.TCPConn.
+type withMetadata interface {
+	Metadata() (sockmeta.Metadata, error)
+}
+
+// send sends a message that fits into one packet, which takes md along.
+func send(c net.Conn, m string, md *sockmeta.Metadata) error {
+	if u, ok := c.(*sockmeta.UDPConn); ok {
+		_, err := u.WriteMetadata([]byte(m), md, netip.AddrPort{})
+		return err
+	}
+	if err := c.(*sockmeta.TCPConn).SetMetadata(md); err != nil {
+		return err
+	}
+	_, err := io.WriteString(c, m)
+	return err
+}
+
+// NewTrace returns metadata with a trace id that no other has.
+func NewTrace() (md sockmeta.Metadata) {
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // it does not fail
+	_ = md.SetBytes(sockmeta.KeyTraceID, id)
+	return md
 }
 
 // Message returns the i-th message to a target, with a size of its own. It fits

@@ -14,37 +14,31 @@ import (
 )
 
 type WireSockmetaFlight struct {
-	_   structs.HostLayout
-	Seq uint64
-	Rec struct {
-		_         structs.HostLayout
-		Version   uint8
-		HdrLen    uint8
-		AreaLen   uint8
-		Format    uint8
-		Valid     uint16
-		Flags     uint16
-		Tstamp    uint64
-		Hwtstamp  uint64
-		Mark      uint32
-		Priority  uint32
-		Hash      uint32
-		Ifindex   uint32
-		NapiId    uint32
-		Cpu       uint32
-		VlanTci   uint16
-		VlanProto uint16
-		Reserved  uint32
-		Launch    uint64
-		Area      [256]uint8
+	_      structs.HostLayout
+	Seq    uint64
+	Handle uint64
+	Socket uint64
+	Rec    struct {
+		_        structs.HostLayout
+		Version  uint8
+		Reserved uint8
+		AreaLen  uint8
+		Format   uint8
+		Valid    uint16
+		Flags    uint16
+		Mark     uint32
+		Priority uint32
+		Launch   uint64
+		Area     [256]uint8
 	}
 }
 
 type WireSockmetaFlights struct {
 	_     structs.HostLayout
-	Last  uint64
 	Skb   [16]uint64
+	Task  [16]uint64
 	Time  [16]uint64
+	Tasks uint64
 	At    [16]WireSockmetaFlight
 	Procs [8]struct {
 		_        structs.HostLayout

@@ -28,7 +28,7 @@ const killAfter = 15 * time.Second
 var testEnv = []string{"SOCKMETA_INTEGRITY_DATAGRAMS=20000"}
 
 // writeInitramfs writes all that the virtual machine has by way of files.
-func writeInitramfs(ctx context.Context, file, initBinary string, modules []module, tests []testBinary, s testSettings) (err error) {
+func writeInitramfs(ctx context.Context, file, initBinary, rawsend string, modules []module, tests []testBinary, s testSettings) (err error) {
 	f, err := os.Create(file)
 	if err != nil {
 		return err
@@ -45,6 +45,7 @@ func writeInitramfs(ctx context.Context, file, initBinary string, modules []modu
 			return err
 		}
 	}
+	c.copy("bin/rawsend", 0o755, rawsend)
 	for _, m := range modules {
 		name := path.Join("modules", m.name+".ko")
 		c.bytes(name, 0o644, m.data)

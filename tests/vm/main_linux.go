@@ -112,6 +112,9 @@ func (o *options) runAll(ctx context.Context) ([]*run, error) {
 	if err := buildInit(ctx, filepath.Join(tmp, "init")); err != nil {
 		return nil, err
 	}
+	if err := buildRawsend(ctx, filepath.Join(tmp, "rawsend")); err != nil {
+		return nil, err
+	}
 	tests, err := buildTests(ctx, tmp, o.packages)
 	if err != nil {
 		return nil, err
@@ -153,7 +156,7 @@ func (o *options) runKernel(ctx context.Context, tmp string, k kernel, tests []t
 		console: filepath.Join(o.cache, "console-"+k.series+".log"),
 		live:    o.live,
 	}
-	if err := writeInitramfs(ctx, m.initramfs, filepath.Join(tmp, "init"), modules, tests, o.tests); err != nil {
+	if err := writeInitramfs(ctx, m.initramfs, filepath.Join(tmp, "init"), filepath.Join(tmp, "rawsend"), modules, tests, o.tests); err != nil {
 		return err
 	}
 	defer os.Remove(m.initramfs)

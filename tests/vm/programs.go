@@ -6,15 +6,18 @@ import (
 	"context"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"regexp"
+	"strings"
 )
 
-// programs are what must be installed, by package: what this one needs, and what
-// tests run as clients that know nothing of sockmeta.
-var programs = map[string]string{
-	qemu:    "qemu-system-x86",
-	"xz":    "xz-utils",
-	"socat": "socat",
+// programs are what must be installed, with the packages: what this one needs, and
+// what tests run as clients that know nothing of sockmeta.
+var programs = map[string][]string{
+	qemu:    {"qemu-system-x86"},
+	"xz":    {"xz-utils"},
+	"cc":    {"gcc", "libc6-dev"},
+	"socat": {"socat"},
 }
 
 // guestPrograms are those of them that tests run.
@@ -22,12 +25,24 @@ var guestPrograms = []string{"socat"}
 
 // missingPackages returns the packages of programs that aren't installed.
 func missingPackages() (packages []string) {
-	for program, pkg := range programs {
+	for program, pkgs := range programs {
 		if _, err := exec.LookPath(program); err != nil {
-			packages = append(packages, pkg)
+			packages = append(packages, pkgs...)
 		}
 	}
 	return packages
+}
+
+// buildRawsend builds the example in C, linked statically as there are no
+// libraries in the virtual machine but those of guestPrograms.
+func buildRawsend(ctx context.Context, file string) error {
+	dir, err := command(ctx, "", nil, "go", "list", "-f", "{{.Dir}}", self)
+	if err != nil {
+		return err
+	}
+	source := filepath.Join(strings.TrimSpace(string(dir)), "../../examples/c/rawsend.c")
+	_, err = command(ctx, "", nil, "cc", "-static", "-Wall", "-Wextra", "-Werror", "-o", file, source)
+	return err
 }
 
 var library = regexp.MustCompile(`(?m)^\t(?:\S+ => )?(/\S+) \(0x`)

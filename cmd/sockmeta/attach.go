@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
+)
+
+func attach(ctx context.Context, args []string, out io.Writer) (err error) {
+	opts, err := parseAttach(args)
+	if err != nil {
+		return err
+	}
+	// From here on the signal does not end the process.
+	report := make(chan os.Signal, 1)
+	notifyReport(report)
+	defer signal.Stop(report)
+
+	a, err := bpf.Attach(opts.Options)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	shared := ""
+	if a.Shared() {
+		shared = ", shared with another process, whose options hold"
+	}
+	fmt.Fprintf(out, "attached to %s: %d slots%s\n", a.Cgroup(), a.Info().Slots, shared)
+	if opts.producer != "" {
+		p, err := bpf.AttachProducer(opts.producer, bpf.ProducerOptions{Services: opts.services})
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		mode := "driver"
+		if p.Generic() {
+			mode = "generic"
+		}
+		fmt.Fprintf(out, "producer on %s: %s XDP\n", opts.producer, mode)
+	}
+	for _, iface := range opts.locals {
+		if _, err := a.AttachLocal(iface); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "local on %s\n", iface)
+	}
+	if opts.pin != "" {
+		defer func() { err = errors.Join(err, bpf.UnpinMaps(opts.pin)) }()
+		if err := a.PinMaps(opts.pin); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "maps pinned in %s\n", opts.pin)
+	}
+	for {
+		select {
+		case <-report:
+			if err := printCounts(a, out); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return printCounts(a, out)
+		}
+	}
+}
+
+// printCounts leaves out what has not happened.
+func printCounts(a *bpf.Attachment, out io.Writer) error {
+	c, err := a.Counts()
+	if err != nil {
+		return err
+	}
+	line := fmt.Sprintf("sent: %d packets with metadata", c.Sent)
+	for _, n := range []struct {
+		count uint64
+		what  string
+	}{
+		{c.Local, "%d of them to receivers on this host"},
+		{c.Stale, "%d too late for theirs"},
+		{c.Foreign, "%d with another socket's"},
+		{c.Malformed, "%d with malformed metadata"},
+		{c.Busy, "%d too many at once"},
+		{c.MarkRefused, "%d marks refused"},
+		{c.PriorityRefused, "%d priorities refused"},
+		{c.LaunchRefused, "%d launch times refused"},
+		{c.LocalKeys, "%d values kept from receivers on this host"},
+	} {
+		if n.count != 0 {
+			line += ", " + fmt.Sprintf(n.what, n.count)
+		}
+	}
+	_, err = fmt.Fprintln(out, line)
+	return err
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/sockmeta"
+)
+
+// attachOptions are the flags of attach.
+type attachOptions struct {
+	bpf.Options
+	producer string
+	services services
+	locals   []string
+	pin      string
+}
+
+func parseAttach(args []string) (attachOptions, error) {
+	o := attachOptions{services: make(services)}
+	flags := flag.NewFlagSet("attach", flag.ContinueOnError)
+	flags.StringVar(&o.Cgroup, "cgroup", "", "`directory` of a cgroup v2 (default: this process's)")
+	flags.IntVar(&o.SlotsPerCPU, "slots", 0, "received packets to remember for each CPU, a power of two (default: 4096)")
+	flags.BoolVar(&o.Tracing, "tracing", false, "read raw SOL_BPF control messages, whatever sends them")
+	flags.StringVar(&o.producer, "producer", "", "`interface` whose packets get a packet id, time and service id")
+	flags.Var(o.services, "service", "`PORT=ID`: service id of packets to a port; may be repeated")
+	flags.Var((*number)(&o.Policy.MarkMask), "mark-mask", "`bits` of the mark that applications may set (default: none)")
+	flags.Var((*number)(&o.Policy.MaxPriority), "max-priority", "highest `priority` that applications may set (default: 6)")
+	flags.BoolVar(&o.Policy.RefuseLaunchTimes, "no-launch-times", false, "keep applications from setting launch times")
+	flags.Func("local-key", "`key`, number or name, whose values may reach receivers on this host; may be repeated", func(v string) error {
+		k, err := parseKey(v)
+		o.Policy.LocalKeys = append(o.Policy.LocalKeys, k)
+		return err
+	})
+	flags.Func("local", "`interface` that they go through, lo or an end of a veth pair; may be repeated", func(v string) error {
+		o.locals = append(o.locals, v)
+		return nil
+	})
+	flags.StringVar(&o.pin, "pin", "", "`directory` on a bpffs for the maps by which other programs read what is sent")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() != 0 || o.producer == "" && len(o.services) != 0 || len(o.locals) != 0 && o.Policy.LocalKeys == nil {
+		return o, errUsage
+	}
+	return o, nil
+}
+
+// services is the flag -service.
+type services map[uint16]uint32
+
+func (s services) String() string { return "" }
+
+func (s services) Set(v string) error {
+	p, i, ok := strings.Cut(v, "=")
+	port, err := strconv.ParseUint(p, 10, 16)
+	if !ok || err != nil {
+		return errors.New("want PORT=ID")
+	}
+	id, err := strconv.ParseUint(i, 0, 32)
+	if err != nil {
+		return errors.New("want PORT=ID")
+	}
+	s[uint16(port)] = uint32(id)
+	return nil
+}
+
+// number is a flag with 32 bits, in decimal, or 0x... and the like.
+type number uint32
+
+func (n *number) String() string { return "" }
+
+func (n *number) Set(v string) error {
+	u, err := strconv.ParseUint(v, 0, 32)
+	if err != nil {
+		return errors.New("want a number of 32 bits")
+	}
+	*n = number(u)
+	return nil
+}
+
+// parseKey knows keys by the names that metadata is printed with.
+func parseKey(v string) (uint8, error) {
+	n, err := strconv.ParseUint(v, 0, 8)
+	for k := sockmeta.Key(0); err != nil && k < sockmeta.KeyUser; k++ {
+		if k.String() == v {
+			n, err = uint64(k), nil
+		}
+	}
+	switch {
+	case err != nil:
+		return 0, errors.New("want a number from 1 to 254 or a name, as trace_id")
+	case uint8(n) == bpf.KeyPad || uint8(n) == bpf.KeyAnchor || uint8(n) == bpf.KeySender:
+		return 0, fmt.Errorf("key %d has no value of an application's", n)
+	}
+	return uint8(n), nil
+}
