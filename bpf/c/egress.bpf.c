@@ -179,7 +179,7 @@ static __always_inline int read_slot(struct __sk_buff *ctx, struct sockmeta_flig
 	__u64 again;
 	__u32 rest;
 
-	if (!id || proc->id != id || proc->tgid != bpf_get_current_pid_tgid() >> 32 ||
+	if (!id || proc->id != id || proc->tgid != this_task() >> 32 ||
 	    index >= proc->count) {
 		count(foreign);
 		return 0;
@@ -232,7 +232,7 @@ struct place {
  */
 static __always_inline int take_place(struct sockmeta_flights *f, struct place *p)
 {
-	__u64 task = bpf_get_current_pid_tgid();
+	__u64 task = this_task();
 	__u32 i, found = SOCKMETA_FLIGHTS;
 
 	for (i = 0; i < SOCKMETA_FLIGHTS; i++)
@@ -308,7 +308,7 @@ static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *s
  */
 static __noinline int raw_egress(struct __sk_buff *ctx)
 {
-	__u64 task = bpf_get_current_pid_tgid(), skb;
+	__u64 task = this_task(), skb;
 	struct bpf_sock *sk = ctx->sk;
 	struct sockmeta_flights *f;
 	struct sockmeta_raw *raw;

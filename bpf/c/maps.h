@@ -144,7 +144,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 16384);
-	__type(key, __u64);	/* bpf_get_current_pid_tgid() */
+	__type(key, __u64);	/* this_task() */
 	__type(value, struct sockmeta_raw);
 } sockmeta_raws SEC(".maps");
 
@@ -192,6 +192,14 @@ static __always_inline struct sockmeta_instance *this_instance(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&sockmeta_inst, &zero);
+}
+
+/* bpf_get_current_pid_tgid(), which cgroup programs have since Linux 6.10. */
+static __always_inline __u64 this_task(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
+
+	return (__u64)task->tgid << 32 | (__u32)task->pid;
 }
 
 #define count(what)							\

@@ -169,7 +169,7 @@ static __always_inline int set_record(struct bpf_sockopt *ctx, struct sockmeta_s
 static __always_inline int set_slots(struct bpf_sockopt *ctx, struct sockmeta_sk *st)
 {
 	struct sockmeta_tx_slots *req = ctx->optval;
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u32 tgid = this_task() >> 32;
 	struct sockmeta_proc *proc = 0;
 	struct sockmeta_flights *f;
 	__u32 i, index;
@@ -269,7 +269,7 @@ static __always_inline int get_info(struct bpf_sockopt *ctx)
 
 static __always_inline int get_tx_info(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u32 tgid = this_task() >> 32;
 	struct sockmeta_instance *inst = this_instance();
 	struct sockmeta_tx_info *info = ctx->optval;
 	struct sockmeta_flights *f;

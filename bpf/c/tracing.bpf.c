@@ -63,7 +63,7 @@ static __always_inline int parse_record(struct sockmeta_raw *raw, __u32 len)
 
 static __always_inline int enter(struct sock *sk, struct msghdr *msg, bool first)
 {
-	__u64 task = bpf_get_current_pid_tgid(), size = msg->msg_controllen;
+	__u64 task = this_task(), size = msg->msg_controllen;
 	struct sockmeta_cmsg_iter it;
 	struct sockmeta_raw *raw;
 	struct sockmeta_cmsg *c;
@@ -106,7 +106,7 @@ static __always_inline int enter(struct sock *sk, struct msghdr *msg, bool first
 /* No packet took it: the call failed, or the datagram is corked. */
 static __always_inline int leave(struct msghdr *msg)
 {
-	__u64 task = bpf_get_current_pid_tgid();
+	__u64 task = this_task();
 
 	if (msg->msg_controllen)
 		bpf_map_delete_elem(&sockmeta_raws, &task);

@@ -51,6 +51,11 @@ struct skb_shared_info {
 	__u16 gso_segs;
 };
 
+struct task_struct {
+	int pid;
+	int tgid;
+};
+
 struct tcp_sock {
 	__u32 copied_seq;
 	__u32 rcv_nxt;
