@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -521,6 +523,54 @@ func TestSendUncorkedElsewhere(t *testing.T) {
 	lab.expect(t, 0, 1)
 	if got, err := lab.attachment.Counts(); err != nil || got != (bpf.Counts{Foreign: 1}) {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestSendManyTasks sends from more threads by one socket than it has places for
+// their records: some are lost to other programs, but no packet gets another's
+// mark, and none another's record.
+func TestSendManyTasks(t *testing.T) {
+	const mask, tasks = 0xffff, 64
+	lab := newWatchedLab(t, bpf.Policy{MarkMask: mask}, false, func(spec *ebpf.CollectionSpec) {
+		must(t, spec.Variables["mark_mask"].Set(uint32(mask)))
+	})
+	c := lab.udp(t, "udp4", nil)
+	count := integrityDatagrams(t) / 10 / tasks
+	var wg sync.WaitGroup
+	for i := range tasks {
+		wg.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			var md sockmeta.Metadata
+			var b [8]byte
+			for n := range count {
+				id := uint64(i)<<32 | uint64(i*count+n)
+				if err := md.SetUint64(testprog.KeyID, id); err != nil {
+					t.Error(err)
+					return
+				}
+				md.SetMark(uint32(id) & mask)
+				binary.NativeEndian.PutUint64(b[:], id)
+				if _, err := c.WriteMetadata(b[:], &md, lab.to4()); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	tc, cgroup := lab.wire.counts(t)
+	got, err := lab.attachment.Counts()
+	must(t, err)
+	t.Logf("TC     %+v\ncgroup %+v\ncounts %+v", tc, cgroup, got)
+	for _, c := range []testprog.WireWireCounts{tc, cgroup} {
+		// Without a place there is no mark either.
+		if c.Mismatched != 0 || c.WrongMark > got.Busy || c.Packets != uint64(tasks*count) {
+			t.Errorf("%d packets, %d with another's record, %d with a wrong mark", c.Packets, c.Mismatched, c.WrongMark)
+		}
+	}
+	if got.Sent+got.Busy != uint64(tasks*count) || got.Stale+got.Foreign+got.Malformed != 0 {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -10,7 +10,7 @@
  * TCP: segments leave from softirq and timers, too, so that the record waits at
  * the socket.
  */
-#include "local.h"
+#include "cross.h"
 #include "tx.h"
 #include <bpf/bpf_core_read.h>
 
@@ -18,102 +18,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Whether tracing.bpf.c is there to read raw control messages. */
 const volatile bool tracing;
-
-/* The TLVs of a record on their way to a receiver on this host, word by word. */
-struct crossing {
-	const struct sockmeta_sent *rec;
-	struct sockmeta_local *to;
-	const struct sockmeta_policy *policy;
-	__u32 len;
-	__u32 next;		/* where the next TLV begins */
-	__u32 kept;
-	__u32 keep;		/* whether the TLV may cross */
-};
-
-static long cross_word(__u32 i, struct crossing *c)
-{
-	__u32 at = i * sizeof(__u32), word;
-
-	if (at >= c->len || at >= SENDER_MAX)
-		return 1;
-	word = *(__u32 *)&c->rec->area[at];
-	if (at == c->next) {
-		__u8 key = c->rec->area[at], len = c->rec->area[at + 1];
-
-		c->next += SOCKMETA_TLV_SIZE(len);
-		c->keep = c->policy->local[key >> 6] >> (key & 63) & 1;
-		c->kept += c->keep;
-		if (!c->keep) {
-			if (key != SOCKMETA_KEY_PAD)
-				count(local_keys);
-			/* padding of the same length */
-			word = 0;
-			((__u8 *)&word)[1] = len;
-		}
-	} else if (!c->keep) {
-		word = 0;
-	}
-	*(__u32 *)&c->to->area[at] = word;
-	return 0;
-}
-
-/* Copies the TLVs whose keys may cross and returns their length, 0 where there
- * are none: the others become padding.
- */
-static __always_inline __u32 cross(struct sockmeta_local *to, const struct sockmeta_sent *rec,
-				   const struct sockmeta_policy *policy)
-{
-	struct crossing c = { .rec = rec, .to = to, .policy = policy, .len = rec->area_len };
-
-	if (rec->format != SOCKMETA_FORMAT_TLV)
-		return 0;
-	/* the receiver's record has an anchor of its own */
-	if (c.len >= SOCKMETA_ANCHOR_SIZE) {
-		__u32 at = (c.len - SOCKMETA_ANCHOR_SIZE) & SOCKMETA_AREA_MAX;
-
-		if (*(__u32 *)&rec->area[at] == bpf_htonl(SOCKMETA_ANCHOR(SOCKMETA_FORMAT_TLV)))
-			c.len -= SOCKMETA_ANCHOR_SIZE;
-	}
-	if (c.len > SENDER_MAX)
-		return 0;
-	bpf_loop(SENDER_MAX / sizeof(__u32), cross_word, &c, 0);
-	/* a row of TLVs ends where the area does */
-	return c.kept && c.next == c.len ? c.len : 0;
-}
-
-static __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
-{
-	struct sockmeta_local_dev dev = { .ifindex = ctx->ifindex };
-	struct sockmeta_instance *inst = this_instance();
-	struct sockmeta_flow flow = {};
-	struct sockmeta_local *slot;
-	struct sk_buff *skb;
-	__u64 number;
-	__u32 len;
-
-	if (!rec || !inst || !inst->policy.crosses || !rec->area_len ||
-	    !ksym_exists(bpf_cast_to_kern_ctx))
-		return 0;
-	skb = bpf_cast_to_kern_ctx(ctx);
-	dev.netns = skb->dev->nd_net.net->net_cookie;
-	if (!bpf_map_lookup_elem(&sockmeta_local_devs, &dev) || !flow_of_packet(ctx, &flow))
-		return 0;
-	number = __sync_fetch_and_add(&inst->local_cursor, 1) + FIRST_SEQ;
-	number &= SOCKMETA_TX_END - 1;
-	slot = local_slot(number);
-	/* once around: the first ones are no records */
-	if (!is_record(number) || !slot || claim(&slot->seq) == SOCKMETA_BUSY)
-		return 0;
-	slot->flow = flow;
-	len = cross(slot, rec, &inst->policy);
-	slot->len = len;
-	publish(&slot->seq, len ? number : 0);
-	if (!len)
-		return 0;
-	ctx->tstamp = number;
-	count(local);
-	return 0;
-}
 
 /* Gives the packet what its record asks for. */
 static __always_inline void apply(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
@@ -227,9 +131,6 @@ struct place {
 	__u32 i;
 };
 
-/* Whoever finds the skb and then a sequence number looks for the skb once more, so
- * that it has to go before the number does and come after.
- */
 static __always_inline int take_place(struct sockmeta_flights *f, struct place *p)
 {
 	__u64 task = this_task();
@@ -243,7 +144,6 @@ static __always_inline int take_place(struct sockmeta_flights *f, struct place *
 	i = found & (SOCKMETA_FLIGHTS - 1);
 	p->i = i;
 	p->fl = &f->at[i];
-	f->skb[i] = 0;
 	p->seq = claim(&p->fl->seq);
 	if (p->seq == SOCKMETA_BUSY) {
 		count(busy);
@@ -254,51 +154,54 @@ static __always_inline int take_place(struct sockmeta_flights *f, struct place *
 	return 1;
 }
 
-static __always_inline void no_record(struct place *p)
+/* From here on others may read the place, and take it. Who finds the skb, and then
+ * a sequence number, looks for the skb once more: so it has to be there first.
+ */
+static __always_inline void leave_place(struct sockmeta_flights *f, struct place *p, __u64 skb)
 {
-	p->fl->rec.version = 0;
+	f->skb[p->i & (SOCKMETA_FLIGHTS - 1)] = skb;
 	publish(&p->fl->seq, p->seq);
 }
 
-/* The record is whole: from now on others may read it. */
+/* The record is whole: the packet gets what it asks for. */
 static __always_inline void fly(struct __sk_buff *ctx, struct sockmeta_flights *f,
-				struct place *p, __u64 skb)
+				struct place *p, int may_cross)
 {
-	__u32 i = p->i & (SOCKMETA_FLIGHTS - 1);
+	struct sockmeta_sent *rec = &p->fl->rec;
 
-	restrict_record(&p->fl->rec, IPPROTO_UDP);
-	f->time[i] = bpf_ktime_get_coarse_ns();
-	publish(&p->fl->seq, p->seq);
-	f->skb[i] = skb;
-	apply(ctx, &p->fl->rec);
+	restrict_record(rec, IPPROTO_UDP);
+	if (rec->valid & SOCKMETA_VALID_LAUNCH)
+		ctx->tstamp = rec->launch;
+	else if (may_cross)
+		go_local(ctx, rec);
+	apply(ctx, rec);
+	f->time[p->i & (SOCKMETA_FLIGHTS - 1)] = bpf_ktime_get_coarse_ns();
+	leave_place(f, p, this_skb(ctx));
 }
 
 static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *sk,
 				       struct sockmeta_sk *st)
 {
-	__u64 number = ctx->tstamp, skb = this_skb(ctx);
+	__u64 number = ctx->tstamp;
 	struct sockmeta_flights *f;
 	struct place p;
 
 	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
 	if (!f)
 		return;
-	forget(f, skb);
+	forget(f, this_skb(ctx));
 	/* none, or a launch time of the application's own */
 	if (!number || number >= SOCKMETA_TX_END)
 		return;
 	ctx->tstamp = 0;
 	if (!take_place(f, &p))
 		return;
-	if (!read_slot(ctx, f, p.fl, st, number)) {
-		no_record(&p);
-		return;
+	if (read_slot(ctx, f, p.fl, st, number)) {
+		fly(ctx, f, &p, 1);
+	} else {
+		p.fl->rec.version = 0;
+		leave_place(f, &p, 0);
 	}
-	fly(ctx, f, &p, skb);
-	if (p.fl->rec.valid & SOCKMETA_VALID_LAUNCH)
-		ctx->tstamp = p.fl->rec.launch;
-	else
-		go_local(ctx, &p.fl->rec);
 }
 
 /* A record from a raw control message, which tracing.bpf.c checked. Sockets
@@ -308,7 +211,7 @@ static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *s
  */
 static __noinline int raw_egress(struct __sk_buff *ctx)
 {
-	__u64 task = this_task(), skb;
+	__u64 task = this_task();
 	struct bpf_sock *sk = ctx->sk;
 	struct sockmeta_flights *f;
 	struct sockmeta_raw *raw;
@@ -321,10 +224,9 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 		return 0;
 	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
 	raw = bpf_map_lookup_elem(&sockmeta_raws, &task);
-	skb = this_skb(ctx);
 	if (!raw || raw->sk != (__u64)((struct sk_buff *)bpf_cast_to_kern_ctx(ctx))->sk) {
 		if (f)
-			forget(f, skb);
+			forget(f, this_skb(ctx));
 		return 0;
 	}
 	if (!f) {
@@ -332,14 +234,14 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 		if (!f)
 			return 0;
 	}
-	forget(f, skb);
+	forget(f, this_skb(ctx));
 	if (!take_place(f, &p))
 		return 0;
 	take_fields(&p.fl->rec, &raw->rec);
 	__builtin_memcpy(p.fl->rec.area, raw->rec.area, sizeof(p.fl->rec.area));
 	/* a launch time comes in a message of the kernel's own */
 	p.fl->rec.valid &= ~SOCKMETA_VALID_LAUNCH;
-	fly(ctx, f, &p, skb);
+	fly(ctx, f, &p, 0);
 	bpf_map_delete_elem(&sockmeta_raws, &task);
 	return 1;
 }

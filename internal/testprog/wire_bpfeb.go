@@ -61,6 +61,7 @@ type WireWireCounts struct {
 	Unexpected   uint64
 	Lost         uint64
 	Tstamp       uint64
+	WrongMark    uint64
 	LastId       uint64
 	LastTstamp   uint64
 	LastMark     uint32
@@ -86,6 +87,7 @@ const (
 	WireVarDropEvery       = "drop_every"
 	WireVarDropSeen        = "drop_seen"
 	WireVarDropped         = "dropped"
+	WireVarMarkMask        = "mark_mask"
 	WireVarTc              = "tc"
 )
 
@@ -155,6 +157,7 @@ type WireVariableSpecs struct {
 	DropEvery *ebpf.VariableSpec `ebpf:"drop_every"`
 	DropSeen  *ebpf.VariableSpec `ebpf:"drop_seen"`
 	Dropped   *ebpf.VariableSpec `ebpf:"dropped"`
+	MarkMask  *ebpf.VariableSpec `ebpf:"mark_mask"`
 	Tc        *ebpf.VariableSpec `ebpf:"tc"`
 }
 
@@ -199,6 +202,7 @@ type WireVariables struct {
 	DropEvery *ebpf.Variable `ebpf:"drop_every"`
 	DropSeen  *ebpf.Variable `ebpf:"drop_seen"`
 	Dropped   *ebpf.Variable `ebpf:"dropped"`
+	MarkMask  *ebpf.Variable `ebpf:"mark_mask"`
 	Tc        *ebpf.Variable `ebpf:"tc"`
 }
 

@@ -29,6 +29,7 @@ struct wire_counts {
 	__u64 unexpected;	/* a record where none was sent */
 	__u64 lost;		/* no record where one was sent */
 	__u64 tstamp;		/* packets that still had a time */
+	__u64 wrong_mark;	/* not the id's, or none where there was no record */
 	__u64 last_id;		/* of the last record */
 	__u64 last_tstamp;
 	__u32 last_mark;
@@ -39,6 +40,9 @@ struct wire_counts {
 };
 
 struct wire_counts tc, cgroup;
+
+/* The bits of an id that are in its packet's mark, too; 0: none are looked at. */
+const volatile __u32 mark_mask;
 
 /* One of so many TCP packets with payload is lost. */
 const volatile __u32 drop_every = 1;
@@ -80,6 +84,9 @@ static __always_inline void compare(struct __sk_buff *skb, struct wire_counts *c
 		c->last_mark = skb->mark;
 		c->last_priority = skb->priority;
 	}
+	/* whether or not the record can still be found */
+	if (mark_mask && skb->mark != (want & NO_METADATA ? 0 : want & mark_mask))
+		__sync_fetch_and_add(&c->wrong_mark, 1);
 	if (skb->tstamp) {
 		__sync_fetch_and_add(&c->tstamp, 1);
 		c->last_tstamp = skb->tstamp;

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/* The sender's side of local.h: what of a record goes to a receiver on this host. */
+#ifndef SOCKMETA_CROSS_H
+#define SOCKMETA_CROSS_H
+
+#include "local.h"
+
+/* The TLVs of a record on their way to a receiver on this host, word by word. */
+struct crossing {
+	const struct sockmeta_sent *rec;
+	struct sockmeta_local *to;
+	const struct sockmeta_policy *policy;
+	__u32 len;
+	__u32 next;		/* where the next TLV begins */
+	__u32 kept;
+	__u32 keep;		/* whether the TLV may cross */
+};
+
+static long cross_word(__u32 i, struct crossing *c)
+{
+	__u32 at = i * sizeof(__u32), word;
+
+	if (at >= c->len || at >= SENDER_MAX)
+		return 1;
+	word = *(__u32 *)&c->rec->area[at];
+	if (at == c->next) {
+		__u8 key = c->rec->area[at], len = c->rec->area[at + 1];
+
+		c->next += SOCKMETA_TLV_SIZE(len);
+		c->keep = c->policy->local[key >> 6] >> (key & 63) & 1;
+		c->kept += c->keep;
+		if (!c->keep) {
+			if (key != SOCKMETA_KEY_PAD)
+				count(local_keys);
+			/* padding of the same length */
+			word = 0;
+			((__u8 *)&word)[1] = len;
+		}
+	} else if (!c->keep) {
+		word = 0;
+	}
+	*(__u32 *)&c->to->area[at] = word;
+	return 0;
+}
+
+/* Copies the TLVs whose keys may cross and returns their length, 0 where there
+ * are none: the others become padding.
+ */
+static __always_inline __u32 cross(struct sockmeta_local *to, const struct sockmeta_sent *rec,
+				   const struct sockmeta_policy *policy)
+{
+	struct crossing c = { .rec = rec, .to = to, .policy = policy, .len = rec->area_len };
+
+	if (rec->format != SOCKMETA_FORMAT_TLV)
+		return 0;
+	/* the receiver's record has an anchor of its own */
+	if (c.len >= SOCKMETA_ANCHOR_SIZE) {
+		__u32 at = (c.len - SOCKMETA_ANCHOR_SIZE) & SOCKMETA_AREA_MAX;
+
+		if (*(__u32 *)&rec->area[at] == bpf_htonl(SOCKMETA_ANCHOR(SOCKMETA_FORMAT_TLV)))
+			c.len -= SOCKMETA_ANCHOR_SIZE;
+	}
+	if (c.len > SENDER_MAX)
+		return 0;
+	bpf_loop(SENDER_MAX / sizeof(__u32), cross_word, &c, 0);
+	/* a row of TLVs ends where the area does */
+	return c.kept && c.next == c.len ? c.len : 0;
+}
+
+static __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
+{
+	struct sockmeta_local_dev dev = { .ifindex = ctx->ifindex };
+	struct sockmeta_instance *inst = this_instance();
+	struct sockmeta_flow flow = {};
+	struct sockmeta_local *slot;
+	struct sk_buff *skb;
+	__u64 number;
+	__u32 len;
+
+	if (!rec || !inst || !inst->policy.crosses || !rec->area_len ||
+	    !ksym_exists(bpf_cast_to_kern_ctx))
+		return 0;
+	skb = bpf_cast_to_kern_ctx(ctx);
+	dev.netns = skb->dev->nd_net.net->net_cookie;
+	if (!bpf_map_lookup_elem(&sockmeta_local_devs, &dev) || !flow_of_packet(ctx, &flow))
+		return 0;
+	number = __sync_fetch_and_add(&inst->local_cursor, 1) + FIRST_SEQ;
+	number &= SOCKMETA_TX_END - 1;
+	slot = local_slot(number);
+	/* once around: the first ones are no records */
+	if (!is_record(number) || !slot || claim(&slot->seq) == SOCKMETA_BUSY)
+		return 0;
+	slot->flow = flow;
+	len = cross(slot, rec, &inst->policy);
+	slot->len = len;
+	publish(&slot->seq, len ? number : 0);
+	if (!len)
+		return 0;
+	ctx->tstamp = number;
+	count(local);
+	return 0;
+}
+
+#endif
