@@ -124,8 +124,12 @@ func (r *ring) sendmsg(fds []int, b *mmsg, flags uint8) error {
 		return fmt.Errorf("io_uring_enter: %d of %d messages", submitted, n)
 	}
 	head := atomic.LoadUint32(r.word(cq.head))
-	if done := atomic.LoadUint32(r.word(cq.tail)) - head; done != n {
-		return fmt.Errorf("io_uring: %d of %d messages are done", done, n)
+	// Signals end the wait, and Go's scheduler sends some.
+	for atomic.LoadUint32(r.word(cq.tail))-head < n {
+		_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), 0, uintptr(n), ioringEnterGetevents, 0, 0)
+		if errno != 0 && errno != unix.EINTR {
+			return os.NewSyscallError("io_uring_enter", errno)
+		}
 	}
 	var errs []error
 	for i := range n {
