@@ -35,9 +35,11 @@ type TxSlots struct {
 // take, each send would pay for one that the CPU does not know any more.
 const firstWindow = 32
 
+var processTxSlots = sync.OnceValues(newTxSlots)
+
 // ProcessTxSlots returns the slots of this process, which live as long as it
 // does.
-var ProcessTxSlots = sync.OnceValues(newTxSlots)
+func ProcessTxSlots() (*TxSlots, error) { return processTxSlots() }
 
 func newTxSlots() (*TxSlots, error) {
 	size := txSlots * int(unsafe.Sizeof(TxSlot{}))

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package conn wraps the connections of package net, so that applications read
-// the metadata of what they receive. Applications import package sockmeta,
-// which makes these connections and names their types.
+// the metadata of what they receive and give metadata to what they send.
+// Applications import package sockmeta, which makes these connections and names
+// their types.
 //
 // A wrapper has every method of the type that it wraps and behaves as that
 // type does: the same errors, deadlines and addresses, net.ErrClosed after

@@ -13,6 +13,12 @@
 //	n, from, err := c.ReadMetadata(buf, &md)
 //	service, ok := md.Uint32(sockmeta.KeyServiceID)
 //
+// What they send takes metadata along for the programs on its way, and for
+// receivers on the same host, as far as whoever attached the programs allows
+// (bpf.Policy):
+//
+//	n, err = c.WriteMetadata(buf[:n], &md, from)
+//
 // A process that has CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON attaches the BPF
 // programs to its own cgroup when it makes its first socket; they stay until it
 // ends. One that has not gets metadata where somebody else attached them to its
