@@ -469,3 +469,39 @@ func TestLocalClose(t *testing.T) {
 		t.Error("attached to a closed attachment")
 	}
 }
+
+// TestLocalSegments has what was given to a train of segments on each of them, or
+// on the aggregate where the receiver takes it as one.
+func TestLocalSegments(t *testing.T) {
+	lab := newLocalLab(t)
+	server := listenUDP(t, lab.Server, "udp4", &net.UDPAddr{Port: 9000})
+	client := listenUDP(t, lab.Client, "udp4", &net.UDPAddr{})
+	to := netip.AddrPortFrom(lab.ServerAddr4, 9000)
+	var md sockmeta.Metadata
+	must(t, md.SetUint64(localKey, 5))
+	const segment, segments = 100, 7
+	payload := strings.Repeat("0123456789", segment*segments/10)
+	oob := md.AppendCmsg(cmsg.Append(nil, unix.SOL_UDP, unix.UDP_SEGMENT, binary.NativeEndian.AppendUint16(nil, segment)))
+	send := func() {
+		t.Helper()
+		_, _, err := client.WriteMsgUDPAddrPort([]byte(payload), oob, to)
+		must(t, err)
+	}
+	wants := func(payload string) {
+		t.Helper()
+		got, sender, ok := receive(t, server, payload)
+		if v, _ := sender.Uint64(localKey); !ok || v != 5 {
+			t.Errorf("%v", got)
+		}
+	}
+	send()
+	for i := range segments {
+		wants(payload[i*segment : (i+1)*segment])
+	}
+	must(t, onSocket(server, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) }))
+	send()
+	wants(payload)
+	if got := lab.counts(t); got.Local != 2 {
+		t.Errorf("%+v", got)
+	}
+}
