@@ -82,10 +82,10 @@ func printCounts(a *bpf.Attachment, out io.Writer) error {
 		what  string
 	}{
 		{c.Local, "%d of them to receivers on this host"},
-		{c.Stale, "%d too late for theirs"},
-		{c.Foreign, "%d with another socket's"},
-		{c.Malformed, "%d with malformed metadata"},
-		{c.Busy, "%d too many at once"},
+		{c.Stale, "%d without, too late for theirs"},
+		{c.Foreign, "%d without, having asked for another socket's"},
+		{c.Malformed, "%d without, theirs being malformed"},
+		{c.Busy, "%d without, too many at once"},
 		{c.MarkRefused, "%d marks refused"},
 		{c.PriorityRefused, "%d priorities refused"},
 		{c.LaunchRefused, "%d launch times refused"},
