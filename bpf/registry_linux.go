@@ -36,7 +36,8 @@ func register(instance uint64, s *Slots) {
 func deny(instance uint64) {
 	registry.Lock()
 	defer registry.Unlock()
-	if registry.denied == nil {
+	// Instances come and go: asking again costs less than knowing all of them.
+	if registry.denied == nil || len(registry.denied) == 64 {
 		registry.denied = make(map[uint64]bool)
 	}
 	registry.denied[instance] = true

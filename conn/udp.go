@@ -32,6 +32,9 @@ type UDPConn struct {
 	wantCmsg atomic.Bool
 	// tx is nil until metadata is sent.
 	tx atomic.Pointer[transmitter]
+	// peer is the remote address where net takes a connected socket for one
+	// that is not, nil where that is not known.
+	peer atomic.Pointer[netip.AddrPort]
 
 	// What ReadMetadata returns, made here so that it allocates nothing when
 	// metadata is lost, which happens under load.

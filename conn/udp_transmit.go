@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
@@ -115,10 +116,35 @@ type destination struct {
 }
 
 func (c *UDPConn) writeMsg(b, oob []byte, to destination) (n, oobn int, err error) {
-	if to.isUDPAddr {
+	switch {
+	case to.isUDPAddr:
 		return c.udp.WriteMsgUDP(b, oob, to.addr)
+	case to.port.IsValid():
+		return c.udp.WriteMsgUDPAddrPort(b, oob, to.port)
 	}
-	return c.udp.WriteMsgUDPAddrPort(b, oob, to.port)
+	if peer := c.peer.Load(); peer != nil {
+		return c.udp.WriteMsgUDPAddrPort(b, oob, *peer)
+	}
+	n, oobn, err = c.udp.WriteMsgUDPAddrPort(b, oob, to.port)
+	if err == nil {
+		return n, oobn, nil
+	}
+	if peer, ok := c.udp.RemoteAddr().(*net.UDPAddr); ok && isMissingAddress(err) {
+		// Of a socket that came as a file (net.FileConn), which net does not
+		// know to be connected.
+		ap := netip.AddrPortFrom(peer.AddrPort().Addr().Unmap(), peer.AddrPort().Port())
+		c.peer.Store(&ap)
+		return c.udp.WriteMsgUDPAddrPort(b, oob, ap)
+	}
+	return n, oobn, err
+}
+
+// isMissingAddress tells net's own error, which it does not export, from those of
+// the kernel, of deadlines and of closed sockets.
+func isMissingAddress(err error) bool {
+	var op *net.OpError
+	var errno syscall.Errno
+	return errors.As(err, &op) && !op.Timeout() && !errors.Is(err, net.ErrClosed) && !errors.As(err, &errno)
 }
 
 func (c *UDPConn) writePlain(b []byte, addr netip.AddrPort) (int, error) {

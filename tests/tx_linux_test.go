@@ -202,6 +202,30 @@ func oobOf(md *sockmeta.Metadata) []byte {
 	return md.AppendCmsg(nil)
 }
 
+// TestSendFileConn sends on connected sockets that came as files, which net takes
+// for unconnected ones.
+func TestSendFileConn(t *testing.T) {
+	lab := newTxLab(t, bpf.Policy{})
+	var sent uint64
+	for network, to := range map[string]netip.AddrPort{"udp4": lab.to4(), "udp6": lab.to6(), "udp": lab.to4()} {
+		f, err := lab.udp(t, network, net.UDPAddrFromAddrPort(to)).File()
+		must(t, err)
+		pc, err := net.FilePacketConn(f)
+		must(t, errors.Join(err, f.Close()))
+		c := sockmeta.WrapUDP(pc.(*net.UDPConn))
+		defer c.Close()
+		for range 3 {
+			b, md := lab.datagram(t)
+			if n, err := c.WriteMetadata(b, md, netip.AddrPort{}); n != len(b) || err != nil {
+				t.Errorf("%s: %d, %v", network, n, err)
+			}
+			lab.arrives(t, b)
+			sent++
+		}
+	}
+	lab.expect(t, sent, 0)
+}
+
 // TestSendErrors has the same errors as package net's, and sends nothing twice.
 func TestSendErrors(t *testing.T) {
 	lab := newTxLab(t, bpf.Policy{})
