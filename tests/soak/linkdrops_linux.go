@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/sockmeta/sockmeta-go/internal/netlab"
+)
+
+// linkDrops returns how many packets the link from the client to the server has
+// dropped.
+func linkDrops(pair *netlab.Pair) (int, error) {
+	const received, transmitted = 4, 12 // the columns
+	in, err := deviceCount(pair.Server, pair.ServerIf, received)
+	if err != nil {
+		return 0, err
+	}
+	out, err := deviceCount(pair.Client, pair.ClientIf, transmitted)
+	return in + out, err
+}
+
+func deviceCount(ns *netlab.Namespace, name string, column int) (n int, err error) {
+	var b []byte
+	err = ns.Do(func() (err error) {
+		b, err = os.ReadFile("/proc/thread-self/net/dev")
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > column && f[0] == name+":" {
+			return strconv.Atoi(f[column])
+		}
+	}
+	return 0, fmt.Errorf("no link %s", name)
+}
