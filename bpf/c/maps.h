@@ -74,7 +74,7 @@ struct sockmeta_cell {
 #define SOCKMETA_TCP_RING 16
 
 /* Behind a record's area, for the verifier: it does not see that the lengths of
- * the area's two parts (record.h) belong together.
+ * the area's two parts (local.h) belong together.
  */
 #define SOCKMETA_SPARE 64
 
@@ -174,8 +174,7 @@ struct sockmeta_local {
 	__u8 area[256];
 };
 
-#define SOCKMETA_LOCAL_SHIFT 10
-#define SOCKMETA_LOCAL_SLOTS (1U << SOCKMETA_LOCAL_SHIFT)
+#define SOCKMETA_LOCAL_SLOTS 1024U
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -194,7 +193,7 @@ static __always_inline struct sockmeta_instance *this_instance(void)
 	return bpf_map_lookup_elem(&sockmeta_inst, &zero);
 }
 
-/* bpf_get_current_pid_tgid(), which cgroup programs have since Linux 6.10. */
+/* bpf_get_current_pid_tgid(), which cgroup programs lack on Linux 6.1. */
 static __always_inline __u64 this_task(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();

@@ -165,14 +165,24 @@ static __always_inline int set_record(struct bpf_sockopt *ctx, struct sockmeta_s
 	return 1;
 }
 
+/* This process's slots, where it has said where they are. */
+static __always_inline struct sockmeta_proc *this_proc(struct sockmeta_flights *f)
+{
+	__u32 tgid = this_task() >> 32, i;
+
+	for (i = 0; i < SOCKMETA_TX_PROCS; i++)
+		if (f->procs[i].id && f->procs[i].tgid == tgid)
+			return &f->procs[i];
+	return 0;
+}
+
 /* Tells where the transmit slots of this process are. It may ask again. */
 static __always_inline int set_slots(struct bpf_sockopt *ctx, struct sockmeta_sk *st)
 {
 	struct sockmeta_tx_slots *req = ctx->optval;
-	__u32 tgid = this_task() >> 32;
-	struct sockmeta_proc *proc = 0;
 	struct sockmeta_flights *f;
-	__u32 i, index;
+	struct sockmeta_proc *proc;
+	__u32 round, index;
 
 	if (ctx->optlen < (int)sizeof(*req) || (void *)(req + 1) > ctx->optval_end ||
 	    !req->count || req->count > 1 << SOCKMETA_TX_INDEX_BITS)
@@ -182,9 +192,7 @@ static __always_inline int set_slots(struct bpf_sockopt *ctx, struct sockmeta_sk
 	f = bpf_sk_storage_get(&sockmeta_flights, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!f)
 		return refuse(-ENOMEM);
-	for (i = 0; i < SOCKMETA_TX_PROCS; i++)
-		if (f->procs[i].id && f->procs[i].tgid == tgid)
-			proc = &f->procs[i];
+	proc = this_proc(f);
 	/* or takes the place of the one that has been there for longest */
 	if (!proc || proc->addr != req->addr || proc->count != req->count) {
 		index = f->procs_given++ & (SOCKMETA_TX_PROCS - 1);
@@ -194,10 +202,10 @@ static __always_inline int set_slots(struct bpf_sockopt *ctx, struct sockmeta_sk
 		proc->id = 0;
 		proc->addr = req->addr;
 		proc->count = req->count;
-		proc->tgid = tgid;
+		proc->tgid = this_task() >> 32;
 		/* the place, and how many have had it: not 0 */
-		i = (f->procs_given + SOCKMETA_TX_PROCS - 1) / SOCKMETA_TX_PROCS;
-		proc->id = (i % (SOCKMETA_TX_PROC_IDS / SOCKMETA_TX_PROCS - 1) + 1) *
+		round = (f->procs_given + SOCKMETA_TX_PROCS - 1) / SOCKMETA_TX_PROCS;
+		proc->id = (round % (SOCKMETA_TX_PROC_IDS / SOCKMETA_TX_PROCS - 1) + 1) *
 			   SOCKMETA_TX_PROCS + index;
 	}
 	st->transmits = 1;
@@ -269,11 +277,10 @@ static __always_inline int get_info(struct bpf_sockopt *ctx)
 
 static __always_inline int get_tx_info(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
 {
-	__u32 tgid = this_task() >> 32;
 	struct sockmeta_instance *inst = this_instance();
 	struct sockmeta_tx_info *info = ctx->optval;
 	struct sockmeta_flights *f;
-	__u32 i;
+	struct sockmeta_proc *proc;
 
 	if ((void *)(info + 1) > ctx->optval_end)
 		return refuse(-EMSGSIZE);
@@ -284,10 +291,11 @@ static __always_inline int get_tx_info(struct bpf_sockopt *ctx, const struct soc
 	info->reserved = 0;
 	info->policy = inst->policy;
 	f = bpf_sk_storage_get(&sockmeta_flights, ctx->sk, 0, 0);
-	if (f)
-		for (i = 0; i < SOCKMETA_TX_PROCS; i++)
-			if (f->procs[i].id && f->procs[i].tgid == tgid)
-				info->proc = f->procs[i].id;
+	if (f) {
+		proc = this_proc(f);
+		if (proc)
+			info->proc = proc->id;
+	}
 	return answer_with(ctx, sizeof(*info));
 }
 

@@ -29,8 +29,9 @@
  * none although one was sent: fragments, which are new skbs; packets that a
  * tunnel of another protocol copied; and datagrams that waited on the way from
  * the one program to the other while their task sent another, for a second, or
- * while SOCKMETA_FLIGHTS other tasks began to send on the socket. After sockmeta was detached, sockets may
- * for one more second show the record of an earlier datagram.
+ * while SOCKMETA_FLIGHTS other tasks began to send on the socket. After sockmeta
+ * was detached, sockets may for one more second show the record of an earlier
+ * datagram.
  *
  * Of TCP, all packets of a connection have the record that was set last.
  *
