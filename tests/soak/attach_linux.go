@@ -37,17 +37,9 @@ func attacher() error {
 		return err
 	}
 	defer a.Close()
-	says := attached{Shared: a.Shared(), Maps: make(map[string]ebpf.MapID)}
-	maps, err := a.Maps()
+	says, err := describe(a)
 	if err != nil {
 		return err
-	}
-	for name, m := range maps {
-		info, err := m.Info()
-		if err != nil {
-			return err
-		}
-		says.Maps[name], _ = info.ID()
 	}
 	out := json.NewEncoder(os.Stdout)
 	if err := out.Encode(says); err != nil {
@@ -65,15 +57,57 @@ func attacher() error {
 	return out.Encode(says)
 }
 
-// An attachment is a process in the role of an attacher.
+func describe(a *bpf.Attachment) (attached, error) {
+	says := attached{Shared: a.Shared(), Maps: make(map[string]ebpf.MapID)}
+	maps, err := a.Maps()
+	if err != nil {
+		return says, err
+	}
+	for name, m := range maps {
+		info, err := m.Info()
+		if err != nil {
+			return says, err
+		}
+		says.Maps[name], _ = info.ID()
+	}
+	return says, nil
+}
+
+// An attachment is a process in the role of an attacher, or this one's: what
+// attaching does not give back shows in a process that goes on.
 type attachment struct {
 	attached
+	own *bpf.Attachment
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *json.Decoder
 }
 
-func (s *soaking) attach(opts bpf.Options) (*attachment, error) {
+func (s *soaking) attach(opts bpf.Options, own bool) (*attachment, error) {
+	opts.Cgroup = s.outer.Path()
+	if own {
+		return s.attachOwn(opts)
+	}
+	return s.startAttacher(opts)
+}
+
+func (s *soaking) attachOwn(opts bpf.Options) (_ *attachment, err error) {
+	a := new(attachment)
+	s.ids.without(func() { a.own, err = bpf.Attach(opts) })
+	if err != nil {
+		return nil, err
+	}
+	if a.attached, err = describe(a.own); err == nil {
+		err = s.ids.addOwn()
+	}
+	if err != nil {
+		a.kill()
+		return nil, err
+	}
+	return a, nil
+}
+
+func (s *soaking) startAttacher(opts bpf.Options) (*attachment, error) {
 	cmd, _, err := command("attacher", nil)
 	if err != nil {
 		return nil, err
@@ -93,7 +127,6 @@ func (s *soaking) attach(opts bpf.Options) (*attachment, error) {
 	// Should it hang.
 	timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
-	opts.Cgroup = s.outer.Path()
 	err = json.NewEncoder(a.in).Encode(opts)
 	if err == nil {
 		err = a.out.Decode(&a.attached)
@@ -108,14 +141,35 @@ func (s *soaking) attach(opts bpf.Options) (*attachment, error) {
 	return a, nil
 }
 
-// kill has the process end without any cleaning up.
+// kill has the process end without any cleaning up, if it is another. It does
+// nothing after detach.
 func (a *attachment) kill() {
+	if a.cmd == nil {
+		_, _ = a.closeOwn()
+		return
+	}
 	_ = a.cmd.Process.Kill()
 	_ = a.cmd.Wait()
 }
 
-// detach ends the process, and counts what became of the records that were sent.
+// detach gives it up, and counts what became of the records that were sent.
 func (a *attachment) detach(l *Ledger) error {
+	counts, err := a.close()
+	if err != nil || a.Shared {
+		return err // the one that attached first says so, or was killed
+	}
+	l.add("records left, by attachments' counts", int(counts.Sent))
+	l.add("records stale", int(counts.Stale))
+	l.add("records foreign", int(counts.Foreign))
+	l.add("records malformed", int(counts.Malformed))
+	l.add("records busy", int(counts.Busy))
+	return nil
+}
+
+func (a *attachment) close() (bpf.Counts, error) {
+	if a.cmd == nil {
+		return a.closeOwn()
+	}
 	timer := time.AfterFunc(patience, func() { _ = a.cmd.Process.Kill() })
 	defer timer.Stop()
 	err := a.in.Close()
@@ -123,16 +177,17 @@ func (a *attachment) detach(l *Ledger) error {
 	if derr := a.out.Decode(&last); derr != nil {
 		err = errors.Join(err, fmt.Errorf("attacher: %w", derr))
 	}
-	if err := errors.Join(err, a.cmd.Wait()); err != nil {
-		return err
+	return last.Counts, errors.Join(err, a.cmd.Wait())
+}
+
+// closeOwn lets go of the attachment: it keeps the receive map, which stays mapped
+// until the collector finds it.
+func (a *attachment) closeOwn() (counts bpf.Counts, err error) {
+	if a.own == nil {
+		return counts, nil
 	}
-	if a.Shared {
-		return nil // the one that attached first says so, or was killed
-	}
-	l.add("records left, by attachments' counts", int(last.Counts.Sent))
-	l.add("records stale", int(last.Counts.Stale))
-	l.add("records foreign", int(last.Counts.Foreign))
-	l.add("records malformed", int(last.Counts.Malformed))
-	l.add("records busy", int(last.Counts.Busy))
-	return nil
+	counts, err = a.own.Counts()
+	err = errors.Join(err, a.own.Close())
+	a.own = nil
+	return counts, err
 }

@@ -88,23 +88,38 @@ func (g *growth) round(number int, l *Ledger) error {
 	return nil
 }
 
-// enoughRounds is how many it takes until memory can be judged: pages of the
-// program itself come one by one as they are first used.
-const enoughRounds = 60
+// How much more memory a process may have at the end, in percent. Of few rounds
+// only much can be said: pages of the program itself come one by one as they are
+// first used.
+const (
+	fewRounds    = 8
+	growthOfFew  = 15
+	enoughRounds = 60
+	growthOfMany = 2
+)
 
 // end compares the memory of the last quarter of all rounds with that of the
-// second, by what each had at least: the rest is what the runtime has not returned
-// yet.
+// second. Medians: at any one time the runtime may have kept a little more, and the
+// kernel may have taken pages back.
 func (g *growth) end(l *Ledger) string {
 	quarter := len(g.kB) / 4
-	if quarter == 0 {
-		return fmt.Sprintf("%s: %d descriptors, %d goroutines, %d kB\n", g.name, g.base.FDs, g.base.Goroutines, g.kB)
+	if len(g.kB) < fewRounds {
+		return fmt.Sprintf("%-14s %3d descriptors, %3d goroutines, %d kB: too few rounds to compare\n", g.name,
+			g.base.FDs, g.base.Goroutines, g.kB)
 	}
-	before := slices.Min(g.kB[quarter : 2*quarter])
-	after := slices.Min(g.kB[len(g.kB)-quarter:])
-	if len(g.kB) >= enoughRounds && after*100 > before*102 {
+	before, after := median(g.kB[quarter:2*quarter]), median(g.kB[len(g.kB)-quarter:])
+	limit := growthOfMany
+	if len(g.kB) < enoughRounds {
+		limit = growthOfFew
+	}
+	if after*100 > before*(100+limit) {
 		l.violate("%s: memory has grown from %d kB to %d kB", g.name, before, after)
 	}
-	return fmt.Sprintf("%-14s %3d descriptors, %3d goroutines, %d kB, later %d kB (%+.1f %%)\n", g.name,
-		g.base.FDs, g.base.Goroutines, before, after, 100*float64(after-before)/float64(before))
+	return fmt.Sprintf("%-14s %3d descriptors, %3d goroutines, %d kB, later %d kB (%+.1f %%, at most %d %%)\n", g.name,
+		g.base.FDs, g.base.Goroutines, before, after, 100*float64(after-before)/float64(before), limit)
+}
+
+func median(of []int) int {
+	sorted := slices.Sorted(slices.Values(of))
+	return sorted[len(sorted)/2]
 }

@@ -32,8 +32,7 @@ func (s *soaking) churnAttachments(first *attachment, pl *plan, rng *rand.Rand, 
 			err = werr
 		}
 		for _, a := range holders {
-			a.kill()
-			l.add("attachers killed", 1)
+			a.end(l)
 		}
 	}()
 	for pause(rng, done) {
@@ -45,25 +44,21 @@ func (s *soaking) churnAttachments(first *attachment, pl *plan, rng *rand.Rand, 
 			a := holders[i]
 			holders = append(holders[:i], holders[i+1:]...)
 			if rng.IntN(2) == 0 {
-				a.kill()
-				l.add("attachers killed", 1)
+				a.end(l)
 			} else {
 				if err := a.detach(l); err != nil {
 					return err
 				}
-				l.add("attachers detached", 1)
+				l.add("attachments given up", 1)
 			}
 		} else {
 			opts := pl.options
 			opts.Private = rng.IntN(4) == 0
-			a, err := s.attach(opts)
+			a, err := s.attach(opts, rng.IntN(3) == 0)
 			if err != nil {
 				return err
 			}
-			l.add("attachers", 1)
-			if a.Shared {
-				l.add("attachers that shared", 1)
-			}
+			a.count(l)
 			holders = append(holders, a)
 		}
 		if len(holders) > 0 {
@@ -73,6 +68,27 @@ func (s *soaking) churnAttachments(first *attachment, pl *plan, rng *rand.Rand, 
 		}
 	}
 	return nil
+}
+
+// count counts one that was made.
+func (a *attachment) count(l *Ledger) {
+	l.add("attachments", 1)
+	if a.Shared {
+		l.add("attachments shared", 1)
+	}
+	if a.cmd == nil {
+		l.add("attachments of the soak's own process", 1)
+	}
+}
+
+// end is the sudden one.
+func (a *attachment) end(l *Ledger) {
+	if a.cmd != nil {
+		l.add("attaching processes killed", 1)
+	} else {
+		l.add("attachments given up", 1)
+	}
+	a.kill()
 }
 
 // churnProducer takes the producer away, brings it back, in the driver or not, and

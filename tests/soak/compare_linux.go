@@ -35,6 +35,15 @@ func compare(l *Ledger, what string, payload []byte, md *sockmeta.Metadata, err 
 		return
 	}
 	want := binary.NativeEndian.Uint64(payload)
+	var sender sockmeta.Metadata
+	if md.Sender(&sender) {
+		// A datagram that was sent without has bit 63 set.
+		if id, ok := sender.Uint64(testprog.KeyID); ok && id == want {
+			l.add(what+" sender's matched", 1)
+		} else {
+			l.violate("%s: datagram %#x has its sender's metadata %v", what, want, &sender)
+		}
+	}
 	id, ok := md.Uint64(testprog.KeyID)
 	filler, filled := md.Bytes(testprog.KeyFiller)
 	if !ok && !filled {

@@ -99,6 +99,20 @@ func (d *dialer) connection(i int, rng *rand.Rand, l *Ledger) error {
 	if err != nil {
 		return err
 	}
+	abort := rng.IntN(8) == 0
+	if abort {
+		// Closing it is to reset it.
+		err = c.SetLinger(0)
+	} else {
+		err = c.CloseWrite()
+	}
+	if err != nil {
+		return err
+	}
+	if abort {
+		l.add("tcp aborted", 1)
+		return nil
+	}
 	var answer [8]byte
 	if _, err := io.ReadFull(c, answer[:]); err != nil {
 		return fmt.Errorf("answer: %w", err)
@@ -126,5 +140,5 @@ func writeStream(c *sockmeta.TCPConn, rng *rand.Rand) (sent uint64, err error) {
 			time.Sleep(time.Duration(rng.IntN(int(time.Millisecond))))
 		}
 	}
-	return sent, c.CloseWrite()
+	return sent, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -13,7 +14,7 @@ import (
 )
 
 // giveSocket passes a socket to the process at the other end (SCM_RIGHTS).
-func giveSocket(c *sockmeta.UDPConn) error {
+func giveSocket(c syscall.Conn) error {
 	return withFD(c, func(fd int) error {
 		return os.NewSyscallError("sendmsg", unix.Sendmsg(peerFD, []byte{0}, unix.UnixRights(fd), nil, 0))
 	})
@@ -21,6 +22,20 @@ func giveSocket(c *sockmeta.UDPConn) error {
 
 // takeSocket takes the next socket that was given. It was sent before.
 func takeSocket() (*sockmeta.UDPConn, error) {
+	f, err := takeFile()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return sockmeta.WrapUDP(c.(*net.UDPConn)), nil
+}
+
+// takeFile does not wait for one.
+func takeFile() (*os.File, error) {
 	oob := make([]byte, 64)
 	_, n, _, _, err := unix.Recvmsg(peerFD, make([]byte, 1), oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
@@ -34,11 +49,5 @@ func takeSocket() (*sockmeta.UDPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fds[0]), "socket")
-	defer f.Close()
-	c, err := net.FilePacketConn(f)
-	if err != nil {
-		return nil, err
-	}
-	return sockmeta.WrapUDP(c.(*net.UDPConn)), nil
+	return os.NewFile(uintptr(fds[0]), "socket"), nil
 }

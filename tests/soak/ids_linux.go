@@ -63,9 +63,9 @@ func (s *ids) add(pid int) error {
 	return nil
 }
 
-// left waits until all are gone, and returns those that stay. The kernel frees
+// left waits until all are gone, and describes those that stay. The kernel frees
 // them in its own time.
-func (s *ids) left(wait time.Duration) (int, []object) {
+func (s *ids) left(wait time.Duration) (int, []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := len(s.seen)
@@ -79,9 +79,9 @@ func (s *ids) left(wait time.Duration) (int, []object) {
 			break
 		}
 	}
-	var left []object
+	var left []string
 	for o := range s.seen {
-		left = append(left, o)
+		left = append(left, o.String())
 		// Told once.
 		delete(s.seen, o)
 	}
@@ -103,6 +103,37 @@ func (o object) exists() bool {
 		_ = c.Close()
 	}
 	return !errors.Is(err, os.ErrNotExist)
+}
+
+// String says what it is as well, for one that stays.
+func (o object) String() string {
+	var what any = "gone now"
+	switch o.kind {
+	case "map_id":
+		if m, err := ebpf.NewMapFromID(ebpf.MapID(o.id)); err == nil {
+			defer m.Close()
+			what, _ = m.Info()
+		}
+	case "prog_id":
+		if p, err := ebpf.NewProgramFromID(ebpf.ProgramID(o.id)); err == nil {
+			defer p.Close()
+			what, _ = p.Info()
+		}
+	case "link_id":
+		if k, err := link.NewFromID(link.ID(o.id)); err == nil {
+			defer k.Close()
+			what, _ = k.Info()
+		}
+	}
+	return fmt.Sprintf("%s %d: %+v", o.kind, o.id, what)
+}
+
+// without runs f while nobody looks: who attaches opens for a moment what others
+// have attached, to see whether it can be shared.
+func (s *ids) without(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
 }
 
 // addOwn is add for this process.

@@ -23,7 +23,8 @@ type Ledger struct {
 // A Flow is what became of the datagrams to one socket, or one group of them.
 type Flow struct {
 	Sent, Received int
-	Dropped        int // by the sockets, whole aggregates as one
+	Dropped        int    // by the sockets, whole aggregates as one
+	Sum            uint64 // of what was sent, less what was received; see payloadSum
 }
 
 func (l *Ledger) add(name string, n int) {
@@ -44,6 +45,7 @@ func (l *Ledger) flow(number int, f Flow) {
 	sum.Sent += f.Sent
 	sum.Received += f.Received
 	sum.Dropped += f.Dropped
+	sum.Sum += f.Sum
 	l.Flows[number] = sum
 }
 
@@ -54,9 +56,12 @@ func (l *Ledger) violate(format string, args ...any) {
 	}
 }
 
-func (l *Ledger) merge(o *Ledger) {
+func (l *Ledger) merge(o *Ledger) { l.mergeAs("", o) }
+
+// mergeAs puts a prefix in front of the names of what was counted.
+func (l *Ledger) mergeAs(prefix string, o *Ledger) {
 	for name, n := range o.Counts {
-		l.add(name, n)
+		l.add(prefix+name, n)
 	}
 	for number, f := range o.Flows {
 		l.flow(number, f)

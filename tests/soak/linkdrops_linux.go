@@ -14,14 +14,19 @@ import (
 // linkDrops returns how many packets the link from the client to the server has
 // dropped.
 func linkDrops(pair *netlab.Pair) (int, error) {
-	const received, transmitted = 4, 12 // the columns
-	in, err := deviceCount(pair.Server, pair.ServerIf, received)
+	in, err := deviceCount(pair.Server, pair.ServerIf, receiveDrops)
 	if err != nil {
 		return 0, err
 	}
-	out, err := deviceCount(pair.Client, pair.ClientIf, transmitted)
+	out, err := deviceCount(pair.Client, pair.ClientIf, transmitDrops)
 	return in + out, err
 }
+
+// Columns of /proc/net/dev.
+const (
+	receiveDrops  = 4
+	transmitDrops = 12
+)
 
 func deviceCount(ns *netlab.Namespace, name string, column int) (n int, err error) {
 	var b []byte

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Soak runs random mixes of sockets, senders and attachments between two network
-// namespaces for a given time, and checks all the while that no metadata is
-// another packet's, that every payload is accounted for, and that nothing grows:
+// namespaces for a given time, and of applications that attach by themselves, and
+// checks all the while that no metadata is another packet's, that every payload is
+// accounted for, and that nothing grows:
 //
 //	go run ./tests/soak -duration 10m
 //
 // It prints what it counted and exits with 1 after any violation; -seed repeats
-// the choices of a run, though not the kernel's scheduling. It needs root.
+// the choices of a run, though not the kernel's scheduling. An interrupt ends it
+// after the round. Memory is judged strictly from 60 rounds on, which take some
+// minutes, and that everything came up from 200 on. It needs root.
 package main
 
 import (

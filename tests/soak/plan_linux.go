@@ -38,6 +38,9 @@ type plan struct {
 
 	attachments presence
 	options     bpf.Options
+	own         bool // the first attachment is this process's
+
+	applications []application
 
 	producer presence
 	native   bool
@@ -73,6 +76,7 @@ func (p *planner) next() *plan {
 			// stay, or as many as by default.
 			SlotsPerCPU: pick(p.rng, []int{64, 64, 0}),
 		},
+		own:      p.rng.IntN(3) == 0,
 		producer: p.presence(),
 		native:   p.rng.IntN(2) == 0,
 		program:  pick(p.rng, []string{echoUDP, echoUDP, echoTCP}),
@@ -87,6 +91,11 @@ func (p *planner) next() *plan {
 	}
 	if p.rng.IntN(2) == 0 || pl.program == echoTCP {
 		p.stream(pl, duration)
+	}
+	if local := p.rng.IntN(2) == 0; p.rng.IntN(3) == 0 {
+		for range 1 + p.rng.IntN(maxApplications) {
+			pl.applications = append(pl.applications, p.application(local))
+		}
 	}
 	return pl
 }
@@ -184,6 +193,31 @@ func (p *planner) sender(pl *plan, r *Task, network string, duration time.Durati
 	pl.tasks[at] = append(pl.tasks[at], s)
 }
 
+func (p *planner) application(local bool) application {
+	app := application{local: local}
+	for flow := range 1 + p.rng.IntN(2) {
+		network, addr := "udp4", netip.MustParseAddr("127.0.0.1")
+		if p.rng.IntN(2) == 0 {
+			network, addr = "udp6", netip.IPv6Loopback()
+		}
+		r := Task{
+			Kind: "receive", Seed: p.rng.Uint64(), Flow: flow, Network: network,
+			Local: netip.AddrPortFrom(addr, flowPort+uint16(flow)), Sockets: 1 + p.rng.IntN(2),
+			Buffer: pick(p.rng, []int{1, 32 << 10, 4 << 20}), How: reading(p.rng.IntN(int(readings))),
+			For: roundTime / 4,
+		}
+		app.tasks = append(app.tasks, r)
+		for range 1 + p.rng.IntN(2) {
+			app.tasks = append(app.tasks, Task{
+				Kind: "send", Seed: p.rng.Uint64(), Flow: flow, Network: network,
+				Local: netip.AddrPortFrom(addr, 0), Remote: r.Local, Connected: p.rng.IntN(2) == 0,
+				For: r.For, Number: p.nextNumber(), As: sending(p.rng.IntN(int(sendings))),
+			})
+		}
+	}
+	return app
+}
+
 // nextNumber numbers senders by the bits that an id has for them.
 func (p *planner) nextNumber() uint64 {
 	p.number = (p.number + 1) % (1 << (63 - numberShift))
@@ -198,6 +232,11 @@ func (p *planner) stream(pl *plan, duration time.Duration) {
 		pl.connections[port] = connectionID(i, port)
 	}
 	at := serverRoot + p.rng.IntN(2)
+	if at == serverRoot && p.rng.IntN(2) == 0 {
+		server.Handover = give
+		pl.tasks[serverNobody] = append(pl.tasks[serverNobody],
+			Task{Kind: "adopt", Seed: p.rng.Uint64(), Network: server.Network, Handover: take})
+	}
 	pl.tasks[at] = append(pl.tasks[at], server)
 	for _, at := range []int{clientOne, clientTwo} {
 		remote, _ := p.addresses(pick(p.rng, []string{"udp4", "udp6"}))

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 
 	"github.com/cilium/ebpf"
@@ -12,22 +13,23 @@ import (
 	"github.com/sockmeta/sockmeta-go/internal/testprog"
 )
 
-// producer puts testprog's programs at the server's interface.
+// producer puts testprog's programs at an interface.
 type producer struct {
-	pair *netlab.Pair
-	coll *ebpf.Collection
-	link link.Link
+	netns *netlab.Namespace
+	iface string
+	coll  *ebpf.Collection
+	link  link.Link
 	// native says that the last one attached is in the driver.
 	native bool
 }
 
-func newProducer(pair *netlab.Pair) (*producer, error) {
+func newProducer(netns *netlab.Namespace, iface string) (*producer, error) {
 	spec, err := testprog.LoadEcho()
 	if err != nil {
 		return nil, err
 	}
 	coll, err := ebpf.NewCollection(spec)
-	return &producer{pair: pair, coll: coll}, err
+	return &producer{netns: netns, iface: iface, coll: coll}, err
 }
 
 func (p *producer) attach(program string, native bool) error {
@@ -35,8 +37,8 @@ func (p *producer) attach(program string, native bool) error {
 	if native {
 		flags = link.XDPDriverMode
 	}
-	return p.pair.Server.Do(func() error {
-		ifi, err := net.InterfaceByName(p.pair.ServerIf)
+	return p.netns.Do(func() error {
+		ifi, err := net.InterfaceByName(p.iface)
 		if err != nil {
 			return err
 		}
@@ -51,11 +53,13 @@ func (p *producer) attach(program string, native bool) error {
 // replace puts another program in its place, with no packet in between.
 func (p *producer) replace(program string) error { return p.link.Update(p.coll.Programs[program]) }
 
+// detach does not leave it to the descriptor's end: while a process is being
+// started it has a copy.
 func (p *producer) detach() error {
 	if p.link == nil {
 		return nil
 	}
-	err := p.link.Close()
+	err := errors.Join(p.link.Detach(), p.link.Close())
 	p.link = nil
 	return err
 }

@@ -34,6 +34,7 @@ type receiver struct {
 	Task
 	conns    []*sockmeta.UDPConn
 	received atomic.Int64
+	sum      atomic.Uint64
 }
 
 func (r *receiver) serves() bool { return true }
@@ -88,7 +89,7 @@ func (r *receiver) close() {
 
 // progress leaves the drops of a socket that it took to its giver.
 func (r *receiver) progress(l *Ledger) {
-	f := Flow{Received: int(r.received.Load())}
+	f := Flow{Received: int(r.received.Load()), Sum: -r.sum.Load()}
 	for _, c := range r.conns {
 		if r.Handover == take {
 			break
@@ -114,14 +115,14 @@ func (r *receiver) act(l *Ledger) {
 	}
 }
 
-// maxPayload holds a train of segments that GRO made one.
-const maxPayload = 1 << 16
+// maxAggregate holds a train of segments that GRO made one.
+const maxAggregate = 1 << 16
 
 // read reads until the socket is closed. At times it rests, so that datagrams wait
 // while others take their slots.
 func (r *receiver) read(c *sockmeta.UDPConn, number uint64, l *Ledger) {
 	rng := rand.New(rand.NewPCG(r.Seed, number))
-	b := make([]byte, maxPayload)
+	b := make([]byte, maxAggregate)
 	oob := make([]byte, cmsg.MetadataSpace+64)
 	r.prepare(c, l)
 	var md sockmeta.Metadata
@@ -143,13 +144,20 @@ func (r *receiver) read(c *sockmeta.UDPConn, number uint64, l *Ledger) {
 			}
 			return
 		}
-		if n < 8 {
-			l.violate("flow %d: a datagram of %d bytes", r.Flow, n)
-			continue
+		datagrams := 0
+		for rest := b[:n]; len(rest) > 0; datagrams++ {
+			payload := rest
+			if segment != 0 {
+				payload = rest[:min(segment, len(rest))]
+			}
+			rest = rest[len(payload):]
+			if !wholePayload(payload) {
+				l.violate("flow %d: a datagram of %d bytes that nobody sent: % x", r.Flow, len(payload), payload[:min(len(payload), 16)])
+				return
+			}
+			r.sum.Add(payloadSum(payload))
 		}
-		datagrams := 1
 		if segment != 0 {
-			datagrams = (n + segment - 1) / segment
 			l.add("udp received in aggregates", datagrams)
 		}
 		compare(l, "udp", b[:n], &md, err, r.GRO)

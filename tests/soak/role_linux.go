@@ -21,6 +21,7 @@ const (
 	roleEnv    = "SOCKMETA_SOAK_ROLE"
 	confineEnv = "SOCKMETA_SOAK_CONFINE"
 	nobody     = 65534
+	privileged = -1 // root with all that it has
 )
 
 // The descriptors of a process that was started in a role.
@@ -70,9 +71,11 @@ func confine() error {
 	if err := unix.Setns(netnsFD, unix.CLONE_NEWNET); err != nil {
 		return os.NewSyscallError("setns", err)
 	}
-	if uid == 0 {
+	switch uid {
+	case privileged:
+	case 0:
 		err = dropNetAdmin()
-	} else {
+	default:
 		err = becomeUser(uid)
 	}
 	if err != nil {

@@ -27,9 +27,10 @@ func (s *soaking) round(number int) (err error) {
 	chaos := rand.New(rand.NewPCG(s.planner.rng.Uint64(), 1))
 	l := new(Ledger)
 	l.add("rounds", 1)
+	pl.countTasks(l)
 	defer func() { s.ledger.merge(l) }()
 
-	p, err := newProducer(s.pair)
+	p, err := newProducer(s.pair.Server, s.pair.ServerIf)
 	if err != nil {
 		return err
 	}
@@ -41,10 +42,10 @@ func (s *soaking) round(number int) (err error) {
 	}
 	var a *attachment
 	if pl.attachments != never {
-		if a, err = s.attach(pl.options); err != nil {
+		if a, err = s.attach(pl.options, pl.own); err != nil {
 			return err
 		}
-		l.add("attachers", 1)
+		a.count(l)
 		defer a.kill()
 	}
 	dropsBefore, err := linkDrops(s.pair)
@@ -71,7 +72,7 @@ func (s *soaking) round(number int) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.settle(pl.gro); err != nil {
+	if err := settle(s.workers, pl.gro); err != nil {
 		return err
 	}
 	var with, without int
@@ -92,11 +93,18 @@ func (s *soaking) round(number int) (err error) {
 		return err
 	}
 	account(l, pl.gro, dropsAfter-dropsBefore, ringResets)
+	accountStreams(l)
 	l.Flows = nil // their numbers begin anew
 	if wire != nil {
 		exact(l, with, without)
-		if n := l.Counts["udp lost: not supported"] + l.Counts["udp lost: no record"]; n != 0 {
-			l.violate("%d datagrams had no record, of sockets that opted in before", n)
+		for _, what := range []string{
+			"udp lost: not supported", "udp lost: no record", "udp peeked, not supported",
+			"tcp lost: not supported", "tcp lost: no record",
+			"tcp opening lost: not supported", "tcp set metadata: not supported",
+		} {
+			if n := l.Counts[what]; n != 0 {
+				l.violate("%s: %d, of sockets that opted in before", what, n)
+			}
 		}
 	}
 	if err := s.judgeProducer(pl, p, l); err != nil {
@@ -106,7 +114,7 @@ func (s *soaking) round(number int) (err error) {
 		if err := a.detach(l); err != nil {
 			return err
 		}
-		l.add("attachers detached", 1)
+		l.add("attachments given up", 1)
 	}
 	if err := p.close(); err != nil {
 		return err
@@ -127,9 +135,9 @@ func (s *soaking) watch(a *attachment, pl *plan) (*watch, error) {
 // often the driver's ring of packets may have been emptied.
 func (s *soaking) act(pl *plan, p *producer, a *attachment, chaos *rand.Rand, l *Ledger) (ringResets int, err error) {
 	done := make(chan struct{})
-	seeds := [2]uint64{chaos.Uint64(), chaos.Uint64()}
-	var ledgers [2]Ledger
-	var churnErrs [2]error
+	seeds := [3]uint64{chaos.Uint64(), chaos.Uint64(), chaos.Uint64()}
+	var ledgers [3]Ledger
+	var churnErrs [3]error
 	var churning sync.WaitGroup
 	if pl.attachments == changing {
 		churning.Go(func() {
@@ -141,6 +149,9 @@ func (s *soaking) act(pl *plan, p *producer, a *attachment, chaos *rand.Rand, l 
 			ringResets, churnErrs[1] = s.churnProducer(p, rand.New(rand.NewPCG(seeds[1], 0)), done, &ledgers[1])
 		})
 	}
+	churning.Go(func() {
+		churnErrs[2] = s.runApplications(pl, rand.New(rand.NewPCG(seeds[2], 0)), done, &ledgers[2])
+	})
 	errs := make([]error, len(s.workers))
 	var running sync.WaitGroup
 	for i, w := range s.workers {
@@ -156,11 +167,11 @@ func (s *soaking) act(pl *plan, p *producer, a *attachment, chaos *rand.Rand, l 
 }
 
 // settle waits until all datagrams have been read or dropped, or do not come.
-func (s *soaking) settle(gro map[int]bool) error {
+func settle(workers []*workerProcess, gro map[int]bool) error {
 	missing, since := 0, time.Now()
 	for {
 		var l Ledger
-		for _, w := range s.workers {
+		for _, w := range workers {
 			var own Ledger
 			if err := w.call("Progress", false, &own); err != nil {
 				return err
@@ -192,9 +203,14 @@ func account(l *Ledger, gro map[int]bool, linkDrops, ringResets int) {
 		l.add("udp datagrams sent", f.Sent)
 		l.add("udp datagrams received", f.Received)
 		lost := f.Sent - f.Received - f.Dropped
+		if lost == 0 && f.Dropped == 0 {
+			l.add("udp received in flows without drops", f.Received)
+		}
 		switch {
 		case lost < 0 && !gro[number]:
 			l.violate("flow %d: %+v: more than were sent", number, f)
+		case lost == 0 && f.Dropped == 0 && f.Sum != 0:
+			l.violate("flow %d: %+v: not the payloads that were sent", number, f)
 		case gro[number] && f.Dropped > 0:
 			// One that was dropped was several.
 			l.add("udp dropped by sockets", f.Sent-f.Received)
@@ -209,6 +225,16 @@ func account(l *Ledger, gro map[int]bool, linkDrops, ringResets int) {
 	l.add("udp dropped with the link's ring", missing)
 	if missing > ringResets*ringSize {
 		l.violate("%d datagrams are nowhere: %+v, the link dropped %d, its ring was reset %d times", missing, l.Flows, linkDrops, ringResets)
+	}
+}
+
+// accountStreams checks that each connection was served, and that none was reset but
+// those that were to be.
+func accountStreams(l *Ledger) {
+	dialed, accepted := l.Counts["tcp dialed"], l.Counts["tcp accepted"]
+	aborted, reset := l.Counts["tcp aborted"], l.Counts["tcp accepted and reset"]
+	if accepted > dialed || accepted < dialed-aborted || reset > aborted {
+		l.violate("tcp: dialed %d connections and aborted %d, accepted %d of which %d were reset", dialed, aborted, accepted, reset)
 	}
 }
 
@@ -244,13 +270,16 @@ func (s *soaking) quiesce(number int, l *Ledger) error {
 			return err
 		}
 	}
+	if err := s.judgeSockets(number, l); err != nil {
+		return err
+	}
 	seen, left := s.ids.left(growthPatience)
 	l.add("bpf objects made and freed", seen-len(left))
 	if len(left) > 0 {
 		l.violate("round %d: BPF objects are left: %v", number, left)
 	}
 	cgroups, err := netlab.OwnCgroups()
-	if err == nil && len(cgroups) != 1 {
+	if err == nil && len(cgroups) != 2 {
 		l.violate("round %d: cgroups %v", number, cgroups)
 	}
 	return err

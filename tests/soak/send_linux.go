@@ -40,6 +40,7 @@ type sender struct {
 	rng   *rand.Rand
 	id    uint64
 	sent  atomic.Int64
+	sum   atomic.Uint64
 }
 
 func (s *sender) serves() bool { return false }
@@ -78,7 +79,9 @@ func (s *sender) close() {
 	}
 }
 
-func (s *sender) progress(l *Ledger) { l.flow(s.Flow, Flow{Sent: int(s.sent.Load())}) }
+func (s *sender) progress(l *Ledger) {
+	l.flow(s.Flow, Flow{Sent: int(s.sent.Load()), Sum: s.sum.Load()})
+}
 
 // The most datagrams that are sent without a pause, and in one call.
 const (
@@ -88,7 +91,7 @@ const (
 
 // act sends bursts, so that the reader now keeps up and now does not.
 func (s *sender) act(l *Ledger) {
-	b := make([]byte, maxTrain*256)
+	b := make([]byte, maxTrain*maxPayload)
 	for end := time.Now().Add(s.For); time.Now().Before(end); {
 		for range 1 + s.rng.IntN(maxBurst) {
 			n, err := s.send(b, l)
@@ -108,17 +111,17 @@ func (s *sender) act(l *Ledger) {
 
 // send returns how many datagrams it sent.
 func (s *sender) send(b []byte, l *Ledger) (int, error) {
-	b = b[:8+s.rng.IntN(249)]
+	b = b[:minPayload+s.rng.IntN(maxPayload-minPayload+1)]
 	s.id++
 	switch {
 	case s.As == asTrain:
 		return s.train(b[:cap(b)], l)
 	case s.As == asPlain || s.rng.IntN(8) == 0:
-		binary.NativeEndian.PutUint64(b, s.id|noMetadata)
+		s.fill(b, s.id|noMetadata)
 		l.add("udp sent without metadata", 1)
 		return 1, s.without(b)
 	}
-	binary.NativeEndian.PutUint64(b, s.id)
+	s.fill(b, s.id)
 	var md sockmeta.Metadata
 	if err := s.describe(&md); err != nil {
 		return 0, err
@@ -141,6 +144,11 @@ func (s *sender) send(b []byte, l *Ledger) (int, error) {
 		return 0, err
 	}
 	return 1, nil
+}
+
+func (s *sender) fill(b []byte, id uint64) {
+	fillPayload(b, id)
+	s.sum.Add(payloadSum(b))
 }
 
 // describe puts the id into metadata, and at times more, so that records differ in
@@ -177,7 +185,7 @@ func (s *sender) train(b []byte, l *Ledger) (int, error) {
 	const segment = 128
 	n := 2 + s.rng.IntN(maxTrain-1)
 	for i := range n {
-		binary.NativeEndian.PutUint64(b[i*segment:], s.id|noMetadata)
+		s.fill(b[i*segment:(i+1)*segment], s.id|noMetadata)
 		s.id++
 	}
 	oob := cmsg.Append(nil, unix.SOL_UDP, unix.UDP_SEGMENT, binary.NativeEndian.AppendUint16(nil, segment))

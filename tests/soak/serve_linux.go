@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockmeta/sockmeta-go/cmsg"
 	"github.com/sockmeta/sockmeta-go/internal/testprog"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
@@ -21,7 +23,8 @@ import (
 const tcpPatience = 20 * time.Second
 
 // server accepts connections at its ports, reads each to its end, and answers with
-// the number of bytes that it read.
+// the number of bytes that it read. Every fourth port's connections it passes on
+// where it has somebody to pass them to.
 type server struct {
 	Task
 	listeners []*sockmeta.TCPListener
@@ -52,7 +55,7 @@ func (s *server) act(l *Ledger) {
 	ledgers := make([]Ledger, len(s.listeners))
 	var wg sync.WaitGroup
 	for i, listener := range s.listeners {
-		wg.Go(func() { s.accept(listener, uint64(i)<<32, &ledgers[i]) })
+		wg.Go(func() { s.accept(listener, i, &ledgers[i]) })
 	}
 	wg.Wait()
 	for i := range ledgers {
@@ -60,10 +63,10 @@ func (s *server) act(l *Ledger) {
 	}
 }
 
-func (s *server) accept(listener *sockmeta.TCPListener, number uint64, l *Ledger) {
+func (s *server) accept(listener *sockmeta.TCPListener, port int, l *Ledger) {
 	var wg sync.WaitGroup
 	var ledgers []*Ledger
-	for ; ; number++ {
+	for number := uint64(port) << 32; ; number++ {
 		c, err := listener.AcceptTCP()
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
@@ -71,19 +74,36 @@ func (s *server) accept(listener *sockmeta.TCPListener, number uint64, l *Ledger
 			}
 			break
 		}
+		if s.Handover == give && port%4 == 1 {
+			err := giveSocket(c)
+			_ = c.Close()
+			if err != nil {
+				l.violate("passing a connection on: %v", err)
+			}
+			l.add("tcp passed on", 1)
+			continue
+		}
 		own := new(Ledger)
 		ledgers = append(ledgers, own)
-		wg.Go(func() {
-			defer c.Close()
-			st := stream{conn: c, rng: rand.New(rand.NewPCG(s.Seed, number)), ledger: own}
-			if err := st.serve(); err != nil {
-				own.violate("tcp from %v: %v", c.RemoteAddr(), err)
-			}
-		})
+		wg.Go(func() { serve(c, rand.New(rand.NewPCG(s.Seed, number)), own) })
 	}
 	wg.Wait()
 	for _, own := range ledgers {
 		l.merge(own)
+	}
+}
+
+// serve serves one connection. Those who dial reset some.
+func serve(c *sockmeta.TCPConn, rng *rand.Rand, l *Ledger) {
+	defer c.Close()
+	l.add("tcp accepted", 1)
+	st := stream{conn: c, rng: rng, ledger: l}
+	err := st.serve()
+	switch {
+	case errors.Is(err, unix.ECONNRESET):
+		l.add("tcp accepted and reset", 1)
+	case err != nil:
+		l.violate("tcp from %v: %v", c.RemoteAddr(), err)
 	}
 }
 
@@ -106,9 +126,13 @@ func (s *stream) serve() error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	s.ledger.add("tcp accepted", 1)
 	b := make([]byte, 6000)
 	for {
+		if s.rng.IntN(16) == 0 {
+			if err := s.peek(b); err != nil {
+				return err
+			}
+		}
 		n, err := s.conn.Read(b[:1+s.rng.IntN(len(b))])
 		if n > 0 {
 			if at := wrongByte(b[:n], s.bytes); at >= 0 {
@@ -150,6 +174,28 @@ func (s *stream) begin() error {
 	}
 	s.ledger.add("tcp opening", 1)
 	return nil
+}
+
+// peek looks at what waits, which does not make it the last that was read.
+func (s *stream) peek(b []byte) error {
+	err := withFD(s.conn, func(fd int) error {
+		n, _, err := unix.Recvfrom(fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if err != nil || n <= 0 {
+			return err
+		}
+		if at := wrongByte(b[:n], s.bytes); at >= 0 {
+			return fmt.Errorf("peeked: wrong byte %d", s.bytes+uint64(at))
+		}
+		s.ledger.add("tcp peeked", 1)
+		return nil
+	})
+	if errors.Is(err, unix.EAGAIN) || err == nil && s.bytes == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.check()
 }
 
 func (s *stream) check() error {

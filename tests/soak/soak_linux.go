@@ -25,11 +25,14 @@ type soaking struct {
 	// The attachments are at the outer cgroup and the sockets in the inner one:
 	// what finds programs at its own cgroup joins them for as long as it lives.
 	outer, inner *netlab.Cgroup
-	workers      []*workerProcess
-	growths      []*growth
-	ids          ids
-	planner      planner
-	ledger       Ledger
+	// apps is beside them, and hosts are a namespace for each application.
+	apps    *netlab.Cgroup
+	hosts   [maxApplications]*netlab.Namespace
+	workers []*workerProcess
+	growths []*growth
+	ids     ids
+	planner planner
+	ledger  Ledger
 }
 
 // soak runs rounds for a duration, and returns what it counted. The error is one of
@@ -42,11 +45,17 @@ func soak(ctx context.Context, duration time.Duration, seed uint64, progress io.
 	if err := s.prepare(); err != nil {
 		return l, err
 	}
+	var kernel string
 	begin := time.Now()
 	end, tell := begin.Add(duration), begin.Add(time.Minute)
 	for number := 0; time.Now().Before(end) && ctx.Err() == nil; number++ {
 		if err := s.round(number); err != nil {
 			return l, fmt.Errorf("round %d: %w", number, err)
+		}
+		if number == warmUp {
+			if kernel, err = kernelMemory(); err != nil {
+				return l, err
+			}
 		}
 		if now := time.Now(); now.After(tell) {
 			tell = now.Add(time.Minute)
@@ -57,6 +66,14 @@ func soak(ctx context.Context, duration time.Duration, seed uint64, progress io.
 	for _, g := range s.growths {
 		fmt.Fprint(progress, g.end(l))
 	}
+	if kernel != "" {
+		later, err := kernelMemory()
+		if err != nil {
+			return l, err
+		}
+		fmt.Fprintf(progress, "all of the kernel:%s\n            later:%s\n", kernel, later)
+	}
+	l.judgeCoverage()
 	return l, nil
 }
 
@@ -70,6 +87,14 @@ func (s *soaking) prepare() (err error) {
 	}
 	if s.outer, err = netlab.NewCgroup("soak"); err != nil {
 		return err
+	}
+	if s.apps, err = netlab.NewCgroup("soak-apps"); err != nil {
+		return err
+	}
+	for i := range s.hosts {
+		if s.hosts[i], err = netlab.New(); err != nil {
+			return err
+		}
 	}
 	leave, err := s.outer.Enter()
 	if err != nil {
@@ -111,9 +136,14 @@ func (s *soaking) close() error {
 		w.stop()
 	}
 	var errs []error
-	for _, cg := range []*netlab.Cgroup{s.inner, s.outer} {
+	for _, cg := range []*netlab.Cgroup{s.inner, s.outer, s.apps} {
 		if cg != nil {
 			errs = append(errs, cg.Close())
+		}
+	}
+	for _, host := range s.hosts {
+		if host != nil {
+			errs = append(errs, host.Close())
 		}
 	}
 	if s.pair != nil {

@@ -10,7 +10,7 @@ import (
 // A Task is what an actor is to do. It says all that is random about it, so that
 // processes choose nothing of importance by themselves.
 type Task struct {
-	Kind string // "receive", "send", "serve", "dial"
+	Kind string // "receive", "send", "serve", "adopt", "dial"
 	Seed uint64
 	Flow int
 	// Handover is for sockets that two processes use.
@@ -52,6 +52,8 @@ func (t *Task) actor() actor {
 		return &sender{Task: *t}
 	case "serve":
 		return &server{Task: *t}
+	case "adopt":
+		return &adopter{Task: *t}
 	}
 	return &dialer{Task: *t}
 }

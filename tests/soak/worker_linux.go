@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
 )
 
 // An actor has sockets and does something with them.
@@ -28,8 +30,9 @@ type actor interface {
 // Worker is what a process with sockets does for the first one, by net/rpc. It
 // lives as long as the soak, so that what the library does not give back shows.
 type Worker struct {
-	actors []actor
-	wg     sync.WaitGroup
+	actors     []actor
+	wg         sync.WaitGroup
+	attachment *bpf.Attachment // of AttachLocal
 
 	mu     sync.Mutex
 	ledger *Ledger
@@ -141,7 +144,10 @@ func startWorker(name string, at place, peer *os.File) (*workerProcess, error) {
 	if err != nil {
 		return nil, err
 	}
-	at.files = []*os.File{theirs, peer}
+	at.files = []*os.File{theirs}
+	if peer != nil {
+		at.files = append(at.files, peer)
+	}
 	cmd, done, err := command("worker", &at)
 	if err == nil {
 		defer done()
