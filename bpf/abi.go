@@ -13,7 +13,8 @@ const SOL_BPF = 0xEB9F
 // (include/sockmeta_abi.h). Programs of another version do not answer.
 const ABI = uint32(sockoptSockmetaConstSOCKMETA_ABI)
 
-// AreaMax is the most bytes that a producer can put in front of a packet.
+// AreaMax is the most bytes that a producer can put in front of a packet. Linux 6.1
+// allows 32 of them, and drivers may have room for less.
 const AreaMax = int(sockoptSockmetaConstSOCKMETA_AREA_MAX)
 
 // RecordVersion is the version of the records that this package's programs
@@ -72,7 +73,6 @@ const (
 	FlagHandshakeAck = uint16(sockoptSockmetaFlagSOCKMETA_F_HANDSHAKE_ACK)
 	FlagRepeated     = uint16(sockoptSockmetaFlagSOCKMETA_F_REPEATED)
 	FlagTruncated    = uint16(sockoptSockmetaFlagSOCKMETA_F_TRUNCATED)
-	FlagNoAreaAccess = uint16(sockoptSockmetaFlagSOCKMETA_F_NO_AREA_ACCESS)
 	FlagSenderLost   = uint16(sockoptSockmetaFlagSOCKMETA_F_SENDER_LOST)
 )
 

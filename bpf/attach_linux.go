@@ -55,6 +55,9 @@ func attach(opts Options) (*Attachment, error) {
 	if err := checkSlots(opts.SlotsPerCPU); err != nil {
 		return nil, err
 	}
+	if err := checkBits(); err != nil {
+		return nil, err
+	}
 	if err := toAttach.check(); err != nil {
 		return nil, err
 	}
@@ -129,14 +132,15 @@ func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
 	}
 	// Sockets can opt in as soon as setsockopt answers: it comes last.
 	for _, at := range []struct {
+		what string
 		typ  ebpf.AttachType
 		prog *ebpf.Program
 	}{
-		{ebpf.AttachCGroupInetIngress, p.ingress.SockmetaIngress},
-		{ebpf.AttachCGroupInetEgress, p.egress.SockmetaEgress},
-		{ebpf.AttachCGroupSockOps, p.sockops.SockmetaSockops},
-		{ebpf.AttachCGroupGetsockopt, p.sockopt.SockmetaGetsockopt},
-		{ebpf.AttachCGroupSetsockopt, p.sockopt.SockmetaSetsockopt},
+		{"cgroup_skb/ingress", ebpf.AttachCGroupInetIngress, p.ingress.SockmetaIngress},
+		{"cgroup_skb/egress", ebpf.AttachCGroupInetEgress, p.egress.SockmetaEgress},
+		{"sockops", ebpf.AttachCGroupSockOps, p.sockops.SockmetaSockops},
+		{"cgroup/getsockopt", ebpf.AttachCGroupGetsockopt, p.sockopt.SockmetaGetsockopt},
+		{"cgroup/setsockopt", ebpf.AttachCGroupSetsockopt, p.sockopt.SockmetaSetsockopt},
 	} {
 		// Not AttachCgroup: it opens the path anew, and the lock is on dir.
 		l, err := link.AttachRawLink(link.RawLinkOptions{
@@ -145,7 +149,7 @@ func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
 			Attach:  at.typ,
 		})
 		if err != nil {
-			return nil, fmt.Errorf("%s to %s: %w", at.typ, dir.Name(), err)
+			return nil, fmt.Errorf("%s to %s: %w", at.what, dir.Name(), err)
 		}
 		a.links = append(a.links, l)
 	}

@@ -17,7 +17,7 @@ var errOS = fmt.Errorf("%w on %s: needs Linux", ErrNotSupported, runtime.GOOS)
 type Slots struct{}
 
 // Read returns an error that is ErrNotSupported.
-func (*Slots) Read(uint64, *[RecordWords]uint64) (uint32, error) { return 0, errOS }
+func (*Slots) Read(uint64, uint64, *[RecordWords]uint64) (uint32, error) { return 0, errOS }
 
 // EnableSocket returns an error that is ErrNotSupported.
 func EnableSocket(int, uint32) error { return errOS }
@@ -30,6 +30,9 @@ func SocketRecord(int, int, *[RecordWords]uint64) error { return errOS }
 
 // SocketSlot returns an error that is ErrNotSupported.
 func SocketSlot(int, uint64, *[RecordWords]uint64) (uint32, error) { return 0, errOS }
+
+// SocketID returns an error that is ErrNotSupported.
+func SocketID(int, Info) (uint64, error) { return 0, errOS }
 
 // SocketTxInfo returns an error that is ErrNotSupported.
 func SocketTxInfo(int) (TxInfo, error) { return TxInfo{}, errOS }
@@ -58,8 +61,8 @@ func (*TxSlots) Release(int) {}
 // Register returns an error that is ErrNotSupported.
 func (*TxSlots) Register(int) (TxInfo, error) { return TxInfo{}, errOS }
 
-// FindSlots returns nil.
-func FindSlots(Info) *Slots { return nil }
+// FindSlots returns an error that is ErrNotSupported.
+func FindSlots(Info, string) (*Slots, error) { return nil, errOS }
 
 // An Attachment keeps the programs attached to a cgroup.
 type Attachment struct{}
@@ -99,6 +102,12 @@ func (*Local) Close() error { return nil }
 
 // Maps returns an error that is ErrNotSupported.
 func (*Attachment) Maps() (map[string]*ebpf.Map, error) { return nil, errOS }
+
+// GrantReceiveMap returns an error that is ErrNotSupported.
+func (*Attachment) GrantReceiveMap(Grant) error { return errOS }
+
+// RevokeReceiveMap returns an error that is ErrNotSupported.
+func RevokeReceiveMap(string) error { return errOS }
 
 // PinMaps returns an error that is ErrNotSupported.
 func (*Attachment) PinMaps(string) error { return errOS }

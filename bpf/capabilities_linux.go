@@ -7,7 +7,11 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"unsafe"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 )
 
@@ -69,17 +73,46 @@ func (p privileges) check() error {
 // errTracing is in what went wrong with the programs for raw control messages.
 var errTracing = errors.New("raw control messages (Options.Tracing) need a kernel that allows BPF trampolines, fentry of udp_sendmsg")
 
-// explain makes what the kernel refused an ErrNotSupported. Of an EPERM in spite
-// of all capabilities it leaves out the loader's own guess, which is about
-// kernels before 5.11.
+// explain makes what the kernel refused an ErrNotSupported.
 func explain(err error) error {
-	if !errors.Is(err, unix.EPERM) {
+	switch {
+	case lockedDown():
+		return fmt.Errorf("%w: the kernel is locked down (lockdown=confidentiality), so that programs cannot read what they have to of its memory: boot it with lockdown=integrity, or without: %w", ErrNotSupported, unguessed{err})
+	case !errors.Is(err, unix.EPERM):
 		return fmt.Errorf("%w: %w", ErrNotSupported, err)
+	case errors.Is(err, errTracing):
+		return fmt.Errorf("%w: %w", ErrNotSupported, unguessed{err})
 	}
-	if errors.Is(err, errTracing) {
-		return fmt.Errorf("%w: %w: %w", ErrNotSupported, unix.EPERM, errTracing)
+	return fmt.Errorf("%w: %w: refused in spite of the capabilities: look for a seccomp filter, or a cgroup program that was attached without BPF_F_ALLOW_MULTI", ErrNotSupported, unguessed{err})
+}
+
+// lockedDown says whether programs may not read the kernel's memory
+// (LOCKDOWN_BPF_READ_KERNEL). Where securityfs is not mounted, it tries.
+func lockedDown() bool {
+	if b, err := os.ReadFile("/sys/kernel/security/lockdown"); err == nil {
+		return strings.Contains(string(b), "[confidentiality]")
 	}
-	return fmt.Errorf("%w: %w: refused in spite of the capabilities: look for lockdown=confidentiality, a seccomp filter, or a cgroup program that was attached without BPF_F_ALLOW_MULTI", ErrNotSupported, unix.EPERM)
+	return errors.Is(features.HaveProgramHelper(ebpf.CGroupSKB, asm.FnProbeReadKernel), ebpf.ErrNotSupported)
+}
+
+// unguessed leaves out the loader's own guess at the cause of an EPERM, which is
+// about kernels before 5.11.
+type unguessed struct{ err error }
+
+func (u unguessed) Error() string {
+	return strings.ReplaceAll(u.err.Error(), " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", "")
+}
+
+func (u unguessed) Unwrap() error { return u.err }
+
+// checkBits keeps from attaching what could not use it: 64-bit kernels do not show
+// programs the socket options of 32-bit processes (net/socket.c, do_sock_setsockopt).
+func checkBits() error {
+	var uts unix.Utsname
+	if unsafe.Sizeof(uintptr(0)) == 8 || unix.Uname(&uts) != nil || !strings.Contains(unix.ByteSliceToString(uts.Machine[:]), "64") {
+		return nil
+	}
+	return fmt.Errorf("%w: this is a 32-bit process, whose socket options a 64-bit kernel does not show to programs: build it for 64 bits", ErrNotSupported)
 }
 
 func inUserNamespace() bool {

@@ -67,30 +67,46 @@ func (a *Attachment) Maps() (map[string]*ebpf.Map, error) {
 
 // PinMaps pins the maps of Maps, by their names, in a directory on a bpffs, which
 // it makes where there is none. Who pins removes (UnpinMaps): the pins outlive the
-// process.
+// process. After an error there are none.
 func (a *Attachment) PinMaps(dir string) error {
 	maps, err := a.Maps()
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("sockmeta: pin maps: %w", err)
+	err = os.Mkdir(dir, 0o700)
+	made := err == nil
+	if errors.Is(err, os.ErrExist) {
+		err = nil
 	}
 	for name, m := range maps {
-		// Of an earlier attachment, whose process was killed.
-		path := filepath.Join(dir, name)
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("sockmeta: pin maps: %w", err)
+		if err == nil {
+			err = pin(m, filepath.Join(dir, name))
 		}
-		clone, err := m.Clone()
-		if err != nil {
-			return fmt.Errorf("sockmeta: pin maps: %w", err)
-		}
-		err = clone.Pin(path)
-		_ = clone.Close()
-		if err != nil {
-			return fmt.Errorf("sockmeta: pin maps: %w: is it on a bpffs?", err)
-		}
+	}
+	if err == nil {
+		return nil
+	}
+	for name := range maps {
+		_ = os.Remove(filepath.Join(dir, name))
+	}
+	if made {
+		_ = os.Remove(dir)
+	}
+	return fmt.Errorf("sockmeta: pin maps: %w", err)
+}
+
+func pin(m *ebpf.Map, path string) error {
+	// Of an earlier attachment, whose process was killed.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	clone, err := m.Clone()
+	if err != nil {
+		return err
+	}
+	defer clone.Close()
+	if err := clone.Pin(path); err != nil {
+		return fmt.Errorf("%w: is it on a bpffs?", err)
 	}
 	return nil
 }

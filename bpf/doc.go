@@ -15,7 +15,7 @@
 // interface's packets. Your own XDP and TC programs do the same with
 // include/sockmeta.h, and read what applications send with include/sockmeta_tx.h.
 //
-// Attaching needs Linux 6.6 with BTF (/sys/kernel/btf/vmlinux), a cgroup v2
+// Attaching needs Linux 6.1 with BTF (/sys/kernel/btf/vmlinux), a cgroup v2
 // hierarchy, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON in the initial user
 // namespace. Using a socket below an attachment needs nothing.
 //

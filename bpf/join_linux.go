@@ -131,8 +131,10 @@ func (a *Attachment) takeLinks(dir *os.File, m *ebpf.Map) error {
 
 func readInstance(m *ebpf.Map) (instance, error) {
 	var inst instance
-	err := m.Lookup(uint32(0), &inst)
-	return inst, err
+	if err := m.Lookup(uint32(0), &inst); err != nil {
+		return inst, fmt.Errorf("instance map: %w", err)
+	}
+	return inst, nil
 }
 
 // mapsOfProgram opens the maps of a program, by name, if the program's name

@@ -152,7 +152,7 @@ func loadShared(spec *ebpf.CollectionSpec, to any, shared map[string]*ebpf.Map) 
 func (p *programs) publish(slotsPerCPU int, opts Options) error {
 	info, err := p.maps.SockmetaRx.Info()
 	if err != nil {
-		return err
+		return fmt.Errorf("receive map: %w", err)
 	}
 	id, ok := info.ID()
 	if !ok {
@@ -175,13 +175,13 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 		inst.Info.Features |= TracingFeature
 	}
 	if err := p.maps.SockmetaInst.Put(uint32(0), &inst); err != nil {
-		return err
+		return fmt.Errorf("instance map: %w", err)
 	}
 	if err := p.maps.SockmetaInst.Freeze(); err != nil {
-		return err
+		return fmt.Errorf("instance map: %w", err)
 	}
 	if err := p.maps.SockmetaRx.Freeze(); err != nil {
-		return err
+		return fmt.Errorf("receive map: %w", err)
 	}
 	p.slots, err = mapSlots(p.maps.SockmetaRx)
 	return err

@@ -3,10 +3,13 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"syscall"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -76,6 +79,10 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 	}
 	defer objs.Close()
 
+	end, err := otherEnd(ifi.Index)
+	if err != nil {
+		return nil, err
+	}
 	l := &Local{of: a, dev: localDev{Netns: cookie, Ifindex: uint32(ifi.Index)}}
 	if l.devs, err = shared[localDevsName].Clone(); err != nil {
 		return nil, err
@@ -85,10 +92,10 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 	})
 	if err != nil {
 		_ = l.devs.Close()
-		return nil, explain(err)
+		return nil, explain(fmt.Errorf("TCX ingress: %w", err))
 	}
-	if err := l.devs.Put(&l.dev, uint32(1)); err != nil {
-		return nil, errors.Join(err, l.close())
+	if err := l.devs.Put(&l.dev, end); err != nil {
+		return nil, errors.Join(explain(fmt.Errorf("map of devices: %w", err)), l.close())
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -133,6 +140,35 @@ func haveDeliveryTimes() error {
 		return fmt.Errorf("%w: delivery times do not cross devices: needs Linux 6.11", ErrNotSupported)
 	}
 	return nil
+}
+
+// otherEnd returns the index of the interface that gets what this one sends: of a
+// veth device's peer, in its namespace. It is 0 for the loopback device.
+func otherEnd(index int) (uint32, error) {
+	table, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
+	if err != nil {
+		return 0, os.NewSyscallError("netlinkrib", err)
+	}
+	msgs, err := syscall.ParseNetlinkMessage(table)
+	if err != nil {
+		return 0, os.NewSyscallError("parsenetlinkmessage", err)
+	}
+	for _, m := range msgs {
+		if m.Header.Type != unix.RTM_NEWLINK || (*unix.IfInfomsg)(unsafe.Pointer(&m.Data[0])).Index != int32(index) {
+			continue
+		}
+		attrs, err := syscall.ParseNetlinkRouteAttr(&m)
+		if err != nil {
+			return 0, os.NewSyscallError("parsenetlinkrouteattr", err)
+		}
+		for _, a := range attrs {
+			if a.Attr.Type == unix.IFLA_LINK && len(a.Value) == 4 {
+				return binary.NativeEndian.Uint32(a.Value), nil
+			}
+		}
+		return 0, nil
+	}
+	return 0, unix.ENODEV
 }
 
 // netnsCookie returns the number of the calling thread's network namespace.

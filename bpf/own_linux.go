@@ -16,8 +16,10 @@ import (
 var own struct {
 	sync.Mutex
 	attachments map[string]*Attachment
-	failed      time.Time
-	err         error
+	// err is what came of the last attempt, for which cgroup and when.
+	err    error
+	path   string
+	failed time.Time
 }
 
 // AttachOwn attaches to the cgroup that this process is in now, once in the
@@ -35,13 +37,13 @@ func AttachOwn() (*Attachment, error) {
 	}
 	// A kernel that refused will refuse the next socket, too, and trying
 	// takes it tens of milliseconds.
-	if own.err != nil && time.Since(own.failed) < 10*time.Second {
+	if own.err != nil && own.path == path && time.Since(own.failed) < 10*time.Second {
 		return nil, own.err
 	}
 	a, err := Attach(Options{})
 	own.err = err
 	if err != nil {
-		own.failed = time.Now()
+		own.path, own.failed = path, time.Now()
 		return nil, err
 	}
 	keep(path, a)

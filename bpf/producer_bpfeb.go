@@ -19,6 +19,7 @@ const (
 	producerMapPackets           = "packets"
 	producerMapServices          = "services"
 	producerProgSockmetaProducer = "sockmeta_producer"
+	producerVarAllFit            = "all_fit"
 	producerVarRefused           = "refused"
 )
 
@@ -79,6 +80,7 @@ type producerMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type producerVariableSpecs struct {
+	AllFit  *ebpf.VariableSpec `ebpf:"all_fit"`
 	Refused *ebpf.VariableSpec `ebpf:"refused"`
 }
 
@@ -117,6 +119,7 @@ func (m *producerMaps) Close() error {
 //
 // It can be passed to loadProducerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type producerVariables struct {
+	AllFit  *ebpf.Variable `ebpf:"all_fit"`
 	Refused *ebpf.Variable `ebpf:"refused"`
 }
 

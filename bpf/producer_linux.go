@@ -11,7 +11,13 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/internal/xdpmeta"
 )
+
+// producerArea is the length of the area with all that the producer writes: three
+// values, with key and length each, and the anchor.
+const producerArea = 8 + 12 + 12 + 4
 
 // A Producer gives every packet that an interface receives a packet id (u64,
 // cmsg.KeyPacketID), the time at which it was seen (ns, CLOCK_MONOTONIC,
@@ -23,12 +29,16 @@ type Producer struct {
 	maps     producerMaps
 	vars     producerVariables
 	generic  bool
+	timed    bool
 }
 
 // AttachProducer attaches the producer to an interface in the network
 // namespace of the calling thread: in the driver where it can, else by generic
 // XDP. It stays until Close or the end of the process. The error is
 // unix.EBUSY where the interface has another XDP program.
+//
+// Where the kernel allows areas of 32 bytes, as Linux 6.1 does, packets that have a
+// service id have no time: see Timed.
 //
 // It needs Linux 5.9 (XDP links), CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 func AttachProducer(iface string, opts ProducerOptions) (*Producer, error) {
@@ -47,11 +57,22 @@ func attachProducer(iface string, opts ProducerOptions) (_ *Producer, err error)
 	if err != nil {
 		return nil, err
 	}
+	spec, err := loadProducer()
+	if err != nil {
+		return nil, err
+	}
+	timed, err := xdpmeta.Fits(producerArea)
+	if err != nil {
+		return nil, explain(err)
+	}
+	if err := spec.Variables["all_fit"].Set(timed); err != nil {
+		return nil, err
+	}
 	var objs producerObjects
-	if err := loadProducerObjects(&objs, nil); err != nil {
+	if err := spec.LoadAndAssign(&objs, nil); err != nil {
 		return nil, explain(fmt.Errorf("load: %w", err))
 	}
-	p := &Producer{programs: objs.producerPrograms, maps: objs.producerMaps, vars: objs.producerVariables}
+	p := &Producer{programs: objs.producerPrograms, maps: objs.producerMaps, vars: objs.producerVariables, timed: timed}
 	defer func() {
 		if err != nil {
 			_ = p.Close()
@@ -59,7 +80,7 @@ func attachProducer(iface string, opts ProducerOptions) (_ *Producer, err error)
 	}()
 	for port, id := range opts.Services {
 		if err := p.SetService(port, id); err != nil {
-			return nil, err
+			return nil, explain(fmt.Errorf("service of port %d: %w", port, err))
 		}
 	}
 	if !opts.Generic {
@@ -78,13 +99,17 @@ func attachProducer(iface string, opts ProducerOptions) (_ *Producer, err error)
 		Program: p.programs.SockmetaProducer, Interface: ifi.Index, Flags: link.XDPGenericMode,
 	})
 	if err != nil {
-		return nil, explain(err)
+		return nil, explain(fmt.Errorf("XDP: %w", err))
 	}
 	return p, nil
 }
 
 // Generic says whether the program runs by generic XDP.
 func (p *Producer) Generic() bool { return p.generic }
+
+// Timed says whether packets that have a service id have a time, too: the kernel has
+// to allow areas of 36 bytes. The others always have one.
+func (p *Producer) Timed() bool { return p.timed }
 
 // SetService sets the service id of packets to a port, from the next packet on.
 func (p *Producer) SetService(port uint16, id uint32) error {

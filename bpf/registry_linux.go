@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"fmt"
 	"sync"
 	"weak"
 
@@ -49,21 +50,35 @@ func registered(instance uint64) (s *Slots, denied bool) {
 	return registry.slots[instance].Value(), registry.denied[instance]
 }
 
-// FindSlots returns the receive map of the instance that answered a socket,
-// or nil where this process may not map it: its sockets then ask the kernel
+var errUngranted = fmt.Errorf("%w: mapping what another process attached needs a grant (bpf.Attachment.GrantReceiveMap, sockmeta attach -grant), or CAP_SYS_ADMIN", ErrNotSupported)
+
+// FindSlots returns the receive map of the instance that answered a socket. The
+// error says why this process may not map it: its sockets then ask the kernel
 // for each record (SocketSlot).
 //
-// Where another process attached the instance to the cgroup that this process
-// is in, FindSlots joins the attachment for the rest of this process's life.
-// That, and mapping what another process attached, needs CAP_SYS_ADMIN
-// (BPF_LINK_GET_FD_BY_ID, BPF_MAP_GET_FD_BY_ID).
-func FindSlots(info Info) *Slots {
+// granted is where the map is pinned (Grant.Path), "" where the process has not
+// been granted it. Without a grant the process that attached the instance has its
+// map, and others need CAP_SYS_ADMIN (BPF_LINK_GET_FD_BY_ID,
+// BPF_MAP_GET_FD_BY_ID): where the instance is attached to the cgroup that this
+// process is in, FindSlots joins the attachment for the rest of this process's
+// life then.
+func FindSlots(info Info, granted string) (*Slots, error) {
 	s, denied := registered(info.Instance)
-	if s != nil || denied {
-		return s
+	if s != nil {
+		return s, nil
+	}
+	if granted != "" {
+		s, err := openGrant(granted, info)
+		if err == nil {
+			register(info.Instance, s)
+		}
+		return s, err
+	}
+	if denied {
+		return nil, errUngranted
 	}
 	if a := joinOwn(info.Instance); a != nil {
-		return a.slots
+		return a.slots, nil
 	}
 	m, err := ebpf.NewMapFromID(ebpf.MapID(info.RxMapId))
 	if err == nil {
@@ -72,8 +87,8 @@ func FindSlots(info Info) *Slots {
 	}
 	if err != nil {
 		deny(info.Instance)
-		return nil
+		return nil, errUngranted
 	}
 	register(info.Instance, s)
-	return s
+	return s, nil
 }

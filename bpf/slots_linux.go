@@ -36,16 +36,20 @@ func mapSlots(m *ebpf.Map) (*Slots, error) {
 
 // Read copies the record that handle stands for to dst, a Record as words, and
 // returns what its socket asked of SO_TIMESTAMPING. The error is ErrOverrun
-// when the slot holds another packet's record by now; dst is undefined then.
+// when the slot holds another packet's record by now, or one of another socket
+// than owner (SocketID); dst is undefined then.
 //
 // Read does not block or allocate.
-func (s *Slots) Read(handle uint64, dst *[RecordWords]uint64) (tsflags uint32, err error) {
+func (s *Slots) Read(handle, owner uint64, dst *[RecordWords]uint64) (tsflags uint32, err error) {
 	index := handle & indexMask
 	if handle&HandleBit == 0 || index >= s.n {
 		return 0, ErrNoMetadata
 	}
 	slot := (*Slot)(unsafe.Pointer(&s.mem[index*uint64(unsafe.Sizeof(Slot{}))]))
 	if atomic.LoadUint64(&slot.Seq) != handle {
+		return 0, ErrOverrun
+	}
+	if atomic.LoadUint64(&slot.Owner) != owner {
 		return 0, ErrOverrun
 	}
 	// A program may write meanwhile. Atomic loads keep their order, so that

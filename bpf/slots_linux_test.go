@@ -40,7 +40,7 @@ func FuzzSlotsRead(f *testing.F) {
 	a := attachHere(f, Options{SlotsPerCPU: 16})
 	f.Fuzz(func(t *testing.T, handle uint64) {
 		var rec [RecordWords]uint64
-		_, err := a.Slots().Read(handle, &rec)
+		_, err := a.Slots().Read(handle, 1, &rec)
 		if !errors.Is(err, ErrOverrun) && !errors.Is(err, ErrNoMetadata) {
 			t.Errorf("handle %#x: %v", handle, err)
 		}

@@ -71,16 +71,15 @@ const (
 type sockoptSockmetaFlag uint32
 
 const (
-	sockoptSockmetaFlagSOCKMETA_F_UNANCHORED     sockoptSockmetaFlag = 1
-	sockoptSockmetaFlagSOCKMETA_F_DECAPSULATED   sockoptSockmetaFlag = 2
-	sockoptSockmetaFlagSOCKMETA_F_UNREADABLE     sockoptSockmetaFlag = 4
-	sockoptSockmetaFlagSOCKMETA_F_AGGREGATE      sockoptSockmetaFlag = 8
-	sockoptSockmetaFlagSOCKMETA_F_SYNACK         sockoptSockmetaFlag = 16
-	sockoptSockmetaFlagSOCKMETA_F_HANDSHAKE_ACK  sockoptSockmetaFlag = 32
-	sockoptSockmetaFlagSOCKMETA_F_REPEATED       sockoptSockmetaFlag = 64
-	sockoptSockmetaFlagSOCKMETA_F_TRUNCATED      sockoptSockmetaFlag = 128
-	sockoptSockmetaFlagSOCKMETA_F_NO_AREA_ACCESS sockoptSockmetaFlag = 256
-	sockoptSockmetaFlagSOCKMETA_F_SENDER_LOST    sockoptSockmetaFlag = 512
+	sockoptSockmetaFlagSOCKMETA_F_UNANCHORED    sockoptSockmetaFlag = 1
+	sockoptSockmetaFlagSOCKMETA_F_DECAPSULATED  sockoptSockmetaFlag = 2
+	sockoptSockmetaFlagSOCKMETA_F_UNREADABLE    sockoptSockmetaFlag = 4
+	sockoptSockmetaFlagSOCKMETA_F_AGGREGATE     sockoptSockmetaFlag = 8
+	sockoptSockmetaFlagSOCKMETA_F_SYNACK        sockoptSockmetaFlag = 16
+	sockoptSockmetaFlagSOCKMETA_F_HANDSHAKE_ACK sockoptSockmetaFlag = 32
+	sockoptSockmetaFlagSOCKMETA_F_REPEATED      sockoptSockmetaFlag = 64
+	sockoptSockmetaFlagSOCKMETA_F_TRUNCATED     sockoptSockmetaFlag = 128
+	sockoptSockmetaFlagSOCKMETA_F_SENDER_LOST   sockoptSockmetaFlag = 512
 )
 
 type sockoptSockmetaFlight struct {
@@ -194,12 +193,14 @@ const (
 )
 
 type sockoptSockmetaLocal struct {
-	_    structs.HostLayout
-	Seq  uint64
-	Flow sockoptSockmetaFlow
-	Len  uint32
-	Pad  uint32
-	Area [256]uint8
+	_        structs.HostLayout
+	Seq      uint64
+	Flow     sockoptSockmetaFlow
+	Dev      sockoptSockmetaLocalDev
+	Arrived  uint64
+	OtherEnd uint32
+	Len      uint32
+	Area     [256]uint8
 }
 
 type sockoptSockmetaLocalDev struct {

@@ -55,6 +55,13 @@ func SocketSlot(fd int, handle uint64, dst *[RecordWords]uint64) (tsflags uint32
 	return answer.Tsflags, nil
 }
 
+// SocketID returns the number by which the socket's slots say whose they are;
+// info is what SocketInfo returned.
+func SocketID(fd int, info Info) (uint64, error) {
+	tx, err := SocketTxInfo(fd)
+	return tx.Socket - info.Instance, err
+}
+
 // SocketTxInfo returns what a socket that opted in may send, and by which numbers.
 func SocketTxInfo(fd int) (TxInfo, error) {
 	var info TxInfo

@@ -39,16 +39,13 @@ const (
 	// end is missing. See [Metadata.Err].
 	FlagTruncated = Flags(flagTruncated)
 
-	// FlagNoAreaAccess: this kernel gives programs no way to the area.
-	FlagNoAreaAccess = Flags(flagNoAreaAccess)
-
 	// FlagSenderLost: the sender, a socket of this host, gave metadata that was
 	// lost on the way or had no room here, see [Metadata.Sender].
 	FlagSenderLost = Flags(flagSenderLost)
 )
 
 // areaFlags are about the area, and fall when there is a new one.
-const areaFlags = FlagUnanchored | FlagDecapsulated | FlagUnreadable | FlagTruncated | FlagNoAreaAccess
+const areaFlags = FlagUnanchored | FlagDecapsulated | FlagUnreadable | FlagTruncated
 
 var flagNames = [...]struct {
 	flag Flags
@@ -62,7 +59,6 @@ var flagNames = [...]struct {
 	{FlagHandshakeAck, "handshake_ack"},
 	{FlagRepeated, "repeated"},
 	{FlagTruncated, "truncated"},
-	{FlagNoAreaAccess, "no_area_access"},
 	{FlagSenderLost, "sender_lost"},
 }
 

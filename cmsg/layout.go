@@ -32,6 +32,5 @@ const (
 	flagHandshakeAck = bpf.FlagHandshakeAck
 	flagRepeated     = bpf.FlagRepeated
 	flagTruncated    = bpf.FlagTruncated
-	flagNoAreaAccess = bpf.FlagNoAreaAccess
 	flagSenderLost   = bpf.FlagSenderLost
 )

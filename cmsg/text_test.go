@@ -124,7 +124,7 @@ func TestNames(t *testing.T) {
 		{FormatTLV, "tlv"}, {FormatStruct, "struct"}, {FormatRaw, "raw"}, {Format(7), "format(7)"},
 		{Flags(0), "none"}, {FlagAggregate, "aggregate"}, {Flags(1 << 15), "0x8000"},
 		{FlagTruncated | FlagUnanchored | 1<<14, "unanchored|truncated|0x4000"},
-		{Flags(0x3FF), "unanchored|decapsulated|unreadable|aggregate|synack|handshake_ack|repeated|truncated|no_area_access|sender_lost"},
+		{Flags(0x2FF), "unanchored|decapsulated|unreadable|aggregate|synack|handshake_ack|repeated|truncated|sender_lost"},
 	} {
 		if got := tt.v.String(); got != tt.want {
 			t.Errorf("%T: got %s, want %s", tt.v, got, tt.want)

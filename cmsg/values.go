@@ -37,8 +37,7 @@ func (m *Metadata) area() []byte { return m.rec.Area[:m.rec.AreaLen] }
 // are. A truncated area gives the values that it has when it was cut between
 // TLVs.
 //
-// Flags tell why there is no area: see [FlagDecapsulated], [FlagUnreadable],
-// [FlagNoAreaAccess].
+// Flags tell why there is no area: see [FlagDecapsulated], [FlagUnreadable].
 func (m *Metadata) Err() error {
 	var malformed error
 	if m.Format() == FormatTLV {

@@ -13,8 +13,12 @@ import (
 
 // A socket is what a connection knows of its metadata.
 type socket struct {
-	raw   syscall.RawConn
-	slots *bpf.Slots // nil: ask the kernel
+	raw syscall.RawConn
+	// slots are nil where the kernel is asked; unmapped says why it has to be.
+	slots    *bpf.Slots
+	unmapped error
+	// id is what the slots know the socket by.
+	id uint64
 	// tracing says that raw control messages are read.
 	tracing bool
 	err     error // not nil: why there is no metadata
@@ -45,10 +49,11 @@ func (s *socket) support() Support {
 	if err != nil {
 		return Support{Missing: []Missing{{TierHandle, err}, tracing, native}}
 	}
+	have := Support{Tier: TierHandle, Mapped: s.slots != nil, Unmapped: s.unmapped, Missing: []Missing{tracing, native}}
 	if s.tracing {
-		return Support{Tier: TierTracing, Mapped: s.slots != nil, Missing: []Missing{native}}
+		have.Tier, have.Missing = TierTracing, have.Missing[1:]
 	}
-	return Support{Tier: TierHandle, Mapped: s.slots != nil, Missing: []Missing{tracing, native}}
+	return have
 }
 
 // Prepare opts a socket in to metadata before it is bound or connected, so
@@ -62,16 +67,16 @@ func (s *socket) support() Support {
 func Prepare(network string, rc syscall.RawConn) error {
 	switch network {
 	case "udp", "udp4", "udp6":
-		return prepare(rc, true).err
+		return prepare(rc, true, "").err
 	case "tcp", "tcp4", "tcp6":
-		return prepare(rc, false).err
+		return prepare(rc, false, "").err
 	}
 	return fmt.Errorf("%w on %s sockets", ErrNotSupported, network)
 }
 
-func prepare(rc syscall.RawConn, udp bool) socket {
+func prepare(rc syscall.RawConn, udp bool, receiveMap string) socket {
 	s := socket{raw: rc}
-	if err := rc.Control(func(fd uintptr) { s.slots, s.tracing, s.err = optIn(int(fd), udp) }); err != nil {
+	if err := rc.Control(func(fd uintptr) { s.err = s.optIn(int(fd), udp, receiveMap) }); err != nil {
 		s.err = err
 	}
 	if s.err != nil && !errors.Is(s.err, ErrNotSupported) {
@@ -80,12 +85,12 @@ func prepare(rc syscall.RawConn, udp bool) socket {
 	return s
 }
 
-func prepareConn(c syscall.Conn, udp bool) socket {
+func prepareConn(c syscall.Conn, udp bool, receiveMap string) socket {
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return socket{err: fmt.Errorf("%w: %w", ErrNotSupported, err)}
 	}
-	return prepare(rc, udp)
+	return prepare(rc, udp, receiveMap)
 }
 
 // opError gives a metadata error the form of package net's. Op is what the

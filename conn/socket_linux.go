@@ -16,41 +16,47 @@ import (
 )
 
 // optIn makes the kernel keep records for the socket, attaching the programs
-// to this process's cgroup when nobody has. It may be done again.
-func optIn(fd int, udp bool) (_ *bpf.Slots, tracing bool, err error) {
+// to this process's cgroup when nobody has. It may be done again. receiveMap is
+// what NewGrantedUDPConn has.
+func (s *socket) optIn(fd int, udp bool, receiveMap string) (err error) {
 	var ts timestamping
 	if udp {
 		if ts, err = getTimestamping(fd); err != nil {
-			return nil, false, err
+			return err
 		}
 	}
 	err = bpf.EnableSocket(fd, ts.flags)
 	if errors.Is(err, ErrNotSupported) {
 		if _, err := bpf.AttachOwn(); err != nil {
-			return nil, false, err
+			return err
 		}
 		err = bpf.EnableSocket(fd, ts.flags)
 		if errors.Is(err, ErrNotSupported) {
-			return nil, false, fmt.Errorf("%w: no programs for this socket's cgroup or kind: it was made in another cgroup than %s, or is a Multipath TCP socket", err, ownCgroup())
+			return fmt.Errorf("%w: no programs for this socket's cgroup or kind: it was made in another cgroup than %s, or is a Multipath TCP socket", err, ownCgroup())
 		}
 	}
 	if err != nil {
-		return nil, false, err
+		return err
 	}
 	info, err := bpf.SocketInfo(fd)
 	if err != nil {
-		return nil, false, err
+		return err
 	}
 	if udp {
 		if err := ts.carryHandles(fd); err != nil {
-			return nil, false, err
+			return err
 		}
 		// The programs took that for the application's wish.
 		if err := bpf.EnableSocket(fd, ts.flags); err != nil {
-			return nil, false, err
+			return err
 		}
 	}
-	return bpf.FindSlots(info), info.Features&bpf.TracingFeature != 0, nil
+	s.tracing = info.Features&bpf.TracingFeature != 0
+	s.slots, s.unmapped = bpf.FindSlots(info, receiveMap)
+	if udp && s.slots != nil {
+		s.id, err = bpf.SocketID(fd, info)
+	}
+	return err
 }
 
 func ownCgroup() string {

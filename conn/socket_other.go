@@ -7,10 +7,8 @@ package conn
 import (
 	"fmt"
 	"runtime"
-
-	"github.com/sockmeta/sockmeta-go/bpf"
 )
 
-func optIn(int, bool) (*bpf.Slots, bool, error) { return nil, false, nativeMissing() }
+func (*socket) optIn(int, bool, string) error { return nativeMissing() }
 
 func nativeMissing() error { return fmt.Errorf("%w on %s: needs Linux", ErrNotSupported, runtime.GOOS) }

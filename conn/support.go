@@ -15,7 +15,7 @@ type Tier int
 const (
 	// TierNone: a plain socket.
 	TierNone Tier = iota
-	// TierHandle: a handle in skb->tstamp stands for the record. Linux 6.6.
+	// TierHandle: a handle in skb->tstamp stands for the record. Linux 6.1.
 	TierHandle
 	// TierTracing: as TierHandle, and control messages at level SOL_BPF that
 	// programs send themselves are understood. Needs BPF trampolines.
@@ -45,8 +45,11 @@ type Support struct {
 	// Tier is what is in use.
 	Tier Tier
 	// Mapped says that records are read from a mapping that this process
-	// shares with the kernel. Without it each record is a getsockopt call.
+	// shares with the kernel. Without it each record of a datagram is a
+	// getsockopt call. Those of TCP always are.
 	Mapped bool
+	// Unmapped says why they are not, and is nil where they are.
+	Unmapped error
 	// Missing says why it is no better tier, the nearest first.
 	Missing []Missing
 }
@@ -67,7 +70,8 @@ func (s Support) Err() error {
 	return s.Missing[0].Err
 }
 
-// String returns the tier, and why it is none where it is.
+// String returns the tier, how records are read, and why there are none where it is
+// none.
 func (s Support) String() string {
 	var b strings.Builder
 	b.WriteString(s.Tier.String())

@@ -35,7 +35,7 @@ type TCPConn struct {
 // to metadata where that has not been done (Prepare). A connection that is open
 // already has no OpeningMetadata then.
 func NewTCPConn(c *net.TCPConn) *TCPConn {
-	return &TCPConn{tcp: c, sock: prepareConn(c, false)}
+	return &TCPConn{tcp: c, sock: prepareConn(c, false, "")}
 }
 
 // Support says what the connection can do now, and why not more.

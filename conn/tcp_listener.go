@@ -27,7 +27,7 @@ type TCPListener struct {
 // in to metadata where that has not been done (Prepare). A listener for
 // Multipath TCP cannot opt in.
 func NewTCPListener(l *net.TCPListener) *TCPListener {
-	return &TCPListener{tcp: l, sock: prepareConn(l, false)}
+	return &TCPListener{tcp: l, sock: prepareConn(l, false, "")}
 }
 
 // Support says what the listener's connections can do now, and why not more.

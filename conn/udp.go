@@ -44,8 +44,13 @@ type UDPConn struct {
 // NewUDPConn wraps c, which must not be used by itself any more, and opts it in
 // to metadata where that has not been done (Prepare). What waits in its receive
 // buffer then has none.
-func NewUDPConn(c *net.UDPConn) *UDPConn {
-	u := &UDPConn{udp: c, sock: prepareConn(c, true)}
+func NewUDPConn(c *net.UDPConn) *UDPConn { return NewGrantedUDPConn(c, "") }
+
+// NewGrantedUDPConn is NewUDPConn for a process that the receive map has been
+// granted to (bpf.Grant); receiveMap is the path where it is pinned. Where it cannot
+// be mapped the kernel is asked for each record, and Support().Unmapped says why.
+func NewGrantedUDPConn(c *net.UDPConn, receiveMap string) *UDPConn {
+	u := &UDPConn{udp: c, sock: prepareConn(c, true, receiveMap)}
 	u.errNotSupported = opError("metadata", c, u.sock.err)
 	u.errNoMetadata = opError("metadata", c, ErrNoMetadata)
 	u.errOverrun = opError("metadata", c, ErrOverrun)

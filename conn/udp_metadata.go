@@ -72,7 +72,7 @@ func (c *UDPConn) record(handle uint64, md *cmsg.Metadata) (tsflags uint32, err 
 		return 0, c.errNoMetadata
 	}
 	if c.sock.slots != nil {
-		tsflags, err = c.sock.slots.Read(handle, md.Words())
+		tsflags, err = c.sock.slots.Read(handle, c.sock.id, md.Words())
 	} else {
 		tsflags, err = c.askKernel(handle, md)
 	}

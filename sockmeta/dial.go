@@ -31,6 +31,9 @@ type Dialer struct {
 	// part of it, the connection is opened all the same, unless Require is set.
 	// Datagrams have metadata of their own: UDPConn.WriteMetadata.
 	Metadata *Metadata
+
+	// ReceiveMap is ListenConfig.ReceiveMap.
+	ReceiveMap string
 }
 
 // Dial is net.Dialer.Dial; see DialContext.
@@ -49,7 +52,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	}
 	switch p := c.(type) {
 	case *net.UDPConn:
-		w := conn.NewUDPConn(p)
+		w := conn.NewGrantedUDPConn(p, d.ReceiveMap)
 		return keepConn[net.Conn](w, network, d.Require, missing(w))
 	case *net.TCPConn:
 		w := conn.NewTCPConn(p)
@@ -65,7 +68,7 @@ func (d *Dialer) DialUDP(ctx context.Context, network string, laddr, raddr netip
 	if err != nil {
 		return nil, err
 	}
-	w := conn.NewUDPConn(c)
+	w := conn.NewGrantedUDPConn(c, d.ReceiveMap)
 	return keepConn(w, network, d.Require, missing(w))
 }
 

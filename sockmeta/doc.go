@@ -26,6 +26,6 @@
 // calls return ErrNotSupported and why. ListenConfig.Require and Dialer.Require
 // make that an error at once.
 //
-// Needs Linux 6.6 with BTF and a cgroup v2 hierarchy. The idea is from the talk
+// Needs Linux 6.1 with BTF and a cgroup v2 hierarchy. The idea is from the talk
 // "Marking Packets With Rich Metadata" (Linux Plumbers Conference 2024).
 package sockmeta

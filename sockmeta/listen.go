@@ -25,6 +25,13 @@ type ListenConfig struct {
 	// Require fails with ErrNotSupported where there would be no metadata.
 	// Else the socket is a plain one then, and its Support method says why.
 	Require bool
+
+	// ReceiveMap is where the receive map of the programs is pinned, for
+	// processes that it has been granted to (bpf.Grant, sockmeta attach -grant):
+	// they read the records of datagrams from it without system calls. Where it
+	// cannot be mapped the kernel is asked, and Support().Unmapped says why.
+	// Empty: a process maps what it attached itself.
+	ReceiveMap string
 }
 
 // Listen is net.ListenConfig.Listen. For TCP networks the listener is a
@@ -56,7 +63,7 @@ func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address strin
 	if !ok {
 		return keepListening(p, p.LocalAddr(), lc.Require, noMetadata(network))
 	}
-	w := conn.NewUDPConn(u)
+	w := conn.NewGrantedUDPConn(u, lc.ReceiveMap)
 	return keepListening[net.PacketConn](w, w.LocalAddr(), lc.Require, missing(w))
 }
 

@@ -69,20 +69,18 @@ static __always_inline __u32 cross(struct sockmeta_local *to, const struct sockm
 
 static __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
 {
-	struct sockmeta_local_dev dev = { .ifindex = ctx->ifindex };
+	struct sockmeta_local_dev dev = {};
 	struct sockmeta_instance *inst = this_instance();
 	struct sockmeta_flow flow = {};
 	struct sockmeta_local *slot;
-	struct sk_buff *skb;
+	__u32 *other_end, len;
 	__u64 number;
-	__u32 len;
 
-	if (!rec || !inst || !inst->policy.crosses || !rec->area_len ||
-	    !ksym_exists(bpf_cast_to_kern_ctx))
+	if (!rec || !inst || !inst->policy.crosses || !rec->area_len)
 		return 0;
-	skb = bpf_cast_to_kern_ctx(ctx);
-	dev.netns = skb->dev->nd_net.net->net_cookie;
-	if (!bpf_map_lookup_elem(&sockmeta_local_devs, &dev) || !flow_of_packet(ctx, &flow))
+	device_of(ctx, &dev);
+	other_end = bpf_map_lookup_elem(&sockmeta_local_devs, &dev);
+	if (!other_end || !flow_of_packet(ctx, &flow))
 		return 0;
 	number = __sync_fetch_and_add(&inst->local_cursor, 1) + FIRST_SEQ;
 	number &= SOCKMETA_TX_END - 1;
@@ -91,6 +89,9 @@ static __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_sent
 	if (!is_record(number) || !slot || claim(&slot->seq) == SOCKMETA_BUSY)
 		return 0;
 	slot->flow = flow;
+	slot->dev = dev;
+	slot->other_end = *other_end;
+	slot->arrived = 0;
 	len = cross(slot, rec, &inst->policy);
 	slot->len = len;
 	publish(&slot->seq, len ? number : 0);

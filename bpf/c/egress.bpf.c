@@ -12,7 +12,6 @@
  */
 #include "cross.h"
 #include "tx.h"
-#include <bpf/bpf_core_read.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -31,13 +30,6 @@ static __always_inline void apply(struct __sk_buff *ctx, const struct sockmeta_s
 	if (rec->valid & SOCKMETA_VALID_PRIORITY)
 		ctx->priority = rec->priority;
 	count(sent);
-}
-
-static __always_inline __u64 this_skb(struct __sk_buff *ctx)
-{
-	if (!ksym_exists(bpf_cast_to_kern_ctx))
-		return 0;
-	return (__u64)bpf_cast_to_kern_ctx(ctx);
 }
 
 /* The skb was another packet's once: of that one nothing is to be left. */
@@ -59,12 +51,13 @@ static __always_inline void forget(struct sockmeta_flights *f, __u64 skb)
  */
 static __always_inline int may_be_corked(struct __sk_buff *ctx)
 {
-	struct sk_buff *skb;
+	struct sk_buff *skb = kernel_skb(ctx);
 	struct udp_sock *up;
 
-	if (!ksym_exists(bpf_cast_to_kern_ctx) || !ksym_exists(bpf_rdonly_cast))
-		return 1;
-	skb = bpf_cast_to_kern_ctx(ctx);
+	if (!ksym_exists(bpf_rdonly_cast)) {
+		up = (struct udp_sock *)BPF_CORE_READ(skb, sk);
+		return BPF_CORE_READ(up, pending);
+	}
 	up = bpf_rdonly_cast(skb->sk, bpf_core_type_id_kernel(struct udp_sock));
 	return up->pending;
 }
@@ -176,7 +169,7 @@ static __always_inline void fly(struct __sk_buff *ctx, struct sockmeta_flights *
 		go_local(ctx, rec);
 	apply(ctx, rec);
 	f->time[p->i & (SOCKMETA_FLIGHTS - 1)] = bpf_ktime_get_coarse_ns();
-	leave_place(f, p, this_skb(ctx));
+	leave_place(f, p, (__u64)kernel_skb(ctx));
 }
 
 static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *sk,
@@ -189,7 +182,7 @@ static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *s
 	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
 	if (!f)
 		return;
-	forget(f, this_skb(ctx));
+	forget(f, (__u64)kernel_skb(ctx));
 	/* none, or a launch time of the application's own */
 	if (!number || number >= SOCKMETA_TX_END)
 		return;
@@ -217,16 +210,16 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 	struct sockmeta_raw *raw;
 	struct place p;
 
-	if (!sk || !ksym_exists(bpf_cast_to_kern_ctx))
+	if (!sk)
 		return 0;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk || sk->protocol != IPPROTO_UDP)
 		return 0;
 	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
 	raw = bpf_map_lookup_elem(&sockmeta_raws, &task);
-	if (!raw || raw->sk != (__u64)((struct sk_buff *)bpf_cast_to_kern_ctx(ctx))->sk) {
+	if (!raw || raw->sk != (__u64)BPF_CORE_READ(kernel_skb(ctx), sk)) {
 		if (f)
-			forget(f, this_skb(ctx));
+			forget(f, (__u64)kernel_skb(ctx));
 		return 0;
 	}
 	if (!f) {
@@ -234,7 +227,7 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 		if (!f)
 			return 0;
 	}
-	forget(f, this_skb(ctx));
+	forget(f, (__u64)kernel_skb(ctx));
 	if (!take_place(f, &p))
 		return 0;
 	take_fields(&p.fl->rec, &raw->rec);

@@ -23,9 +23,6 @@ static __always_inline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_s
 	__u64 *cursor, n, handle;
 	__u32 zero = 0, index;
 
-	/* what another attachment wrote is not ours to replace */
-	if ((ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_HANDLE_BIT)
-		return;
 	cursor = bpf_map_lookup_elem(&sockmeta_cursor, &zero);
 	if (!cursor)
 		return;
@@ -84,11 +81,14 @@ static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct
 	hs = handshake(&seg->flow);
 	if (!hs)
 		return;
+	/* The table gives entries that it takes back to other flows: no two records
+	 * have had the same number.
+	 */
 	if (seg->ack)
-		fill_cell(ctx, &hs->ack, seg, 0);
+		fill_cell(ctx, &hs->ack, seg, bpf_ktime_get_ns());
 	/* not when it comes again */
 	else if (!is_record(hs->syn.seq) || hs->syn.start != seg->start)
-		fill_cell(ctx, &hs->syn, seg, 0);
+		fill_cell(ctx, &hs->syn, seg, bpf_ktime_get_ns());
 }
 
 static __always_inline void connection_ingress(struct __sk_buff *ctx, struct bpf_sock *sk,
@@ -141,6 +141,13 @@ int sockmeta_ingress(struct __sk_buff *ctx)
 	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
 	if (!st)
 		return 1;
+	/* No handle of ours can be there yet. It is another attachment's, whose
+	 * socket this is not any more, or a sender made it up: SCM_TXTIME gets
+	 * through to receivers of the sender's own multicast, and to those behind a
+	 * veth pair in one namespace.
+	 */
+	if ((ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_HANDLE_BIT)
+		ctx->tstamp = 0;
 	if (st->protocol == IPPROTO_UDP) {
 		udp_ingress(ctx, st);
 	} else if (parse_segment(ctx, &seg)) {

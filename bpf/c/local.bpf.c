@@ -3,8 +3,9 @@
  * TC ingress of a device whose packets come from sockets of this host: lets
  * their metadata through to the receiver, see local.h. Anybody can put any
  * number into skb->tstamp (SCM_TXTIME), so a number counts for nothing unless
- * the packet is of the flow that the slot was filled for. Sockets that have not
- * opted in get no mark: it would show in their timestamps.
+ * the packet is from the other end of the device, and of the flow that the slot
+ * was filled for: other namespaces may have the same addresses. Sockets that
+ * have not opted in get no mark: it would show in their timestamps.
  */
 #include "local.h"
 
@@ -43,9 +44,25 @@ static __always_inline int receiver_opted_in(struct __sk_buff *ctx, const struct
 	return yes;
 }
 
+/* Whether the record left by the other end of this device. */
+static __always_inline int from_other_end(const struct sockmeta_local *slot,
+					  const struct sockmeta_local_dev *dev)
+{
+	struct sockmeta_local_dev here = *dev;
+	__u32 *other_end = bpf_map_lookup_elem(&sockmeta_local_devs, &here);
+
+	if (!other_end)
+		return 0;
+	if (!*other_end)
+		return !slot->other_end && slot->dev.ifindex == dev->ifindex &&
+		       slot->dev.netns == dev->netns;
+	return slot->dev.ifindex == *other_end && slot->other_end == dev->ifindex;
+}
+
 SEC("tcx/ingress")
 int sockmeta_local(struct __sk_buff *ctx)
 {
+	struct sockmeta_local_dev dev = {};
 	struct sockmeta_flow flow = {};
 	__u64 number = ctx->tstamp;
 	struct sockmeta_local *slot;
@@ -53,11 +70,13 @@ int sockmeta_local(struct __sk_buff *ctx)
 	/* times of reception and far launch times are none of ours */
 	if (ctx->tstamp_type != BPF_SKB_TSTAMP_DELIVERY_MONO || !number || number >= SOCKMETA_TX_END)
 		return TCX_NEXT;
+	device_of(ctx, &dev);
 	slot = local_slot(number);
-	if (!slot || read_seq(&slot->seq) != number || !flow_of_packet(ctx, &flow) ||
-	    !same_flow(&slot->flow, &flow) || read_seq(&slot->seq) != number ||
-	    !receiver_opted_in(ctx, &flow))
+	if (!slot || read_seq(&slot->seq) != number || !from_other_end(slot, &dev) ||
+	    !flow_of_packet(ctx, &flow) || !same_flow(&slot->flow, &flow) ||
+	    read_seq(&slot->seq) != number || !receiver_opted_in(ctx, &flow))
 		return TCX_NEXT;
+	slot->arrived = dev.netns;
 	/* from now on it is a time of reception, which the kernel leaves alone */
 	bpf_skb_set_tstamp(ctx, SOCKMETA_LOCAL_MARK | number, BPF_SKB_TSTAMP_UNSPEC);
 	return TCX_NEXT;

@@ -4,7 +4,8 @@
  * (Attachment.AttachLocal), the egress program puts what the policy lets cross
  * into a slot and its number into skb->tstamp, where loopback and veth leave it
  * alone: to them it is a delivery time. local.bpf.c, on the receiving device,
- * makes sure that the number is the packet's own and marks it, or else the
+ * makes sure that the packet is from the other end and of the flow that the
+ * number is of, and marks it, or else the
  * kernel would clear it on the packet's way to the socket (net/ipv4/ip_input.c,
  * skb_clear_delivery_time). cgroup ingress puts the slot's TLVs into the
  * receiver's record, as the value of SOCKMETA_KEY_SENDER.
@@ -81,6 +82,13 @@ static __always_inline int same_flow(const struct sockmeta_flow *a, const struct
 	return !differ;
 }
 
+/* The device that a packet is at. */
+static __always_inline void device_of(struct __sk_buff *ctx, struct sockmeta_local_dev *dev)
+{
+	dev->netns = BPF_CORE_READ(kernel_skb(ctx), dev, nd_net.net, net_cookie);
+	dev->ifindex = ctx->ifindex;
+}
+
 /* The slot that this number may be in. */
 static __always_inline struct sockmeta_local *local_slot(__u64 number)
 {
@@ -94,18 +102,40 @@ static __always_inline void put_anchor(struct sockmeta_record *rec, __u32 at)
 	*(__u32 *)&rec->area[at] = bpf_htonl(SOCKMETA_ANCHOR(SOCKMETA_FORMAT_TLV));
 }
 
+/* Whether the producer's TLVs end at that byte: of one that goes on, the
+ * sender's would become a part.
+ */
+static __always_inline int tlvs_end_at(const struct sockmeta_record *rec, __u32 at)
+{
+	__u32 off = 0, i;
+
+	for (i = 0; i < PRODUCER_BESIDE_MAX / 4 && off < at; i++) {
+		if (off > PRODUCER_BESIDE_MAX)
+			return 0;
+		/* for verifiers that do not remember the line above */
+		barrier_var(off);
+		off += SOCKMETA_TLV_SIZE(rec->area[(off & SOCKMETA_AREA_MAX) + 1]);
+	}
+	return off == at;
+}
+
 /*
  * Puts what the sender gave behind the producer's values, as one TLV in front
- * of the anchor: whatever a sender says, a producer has said it before.
+ * of the anchor: whatever a sender says, a producer has said it before. Marks
+ * can be made up as numbers can (see sockmeta_ingress), so the slot has to say
+ * that the packet has come to this namespace.
  */
-static __always_inline int put_sender(struct sockmeta_record *rec, __u64 number)
+static __always_inline int put_sender(struct __sk_buff *ctx, struct sockmeta_record *rec,
+				      __u64 number)
 {
+	struct sockmeta_local_dev dev;
 	struct sockmeta_local *slot;
 	__u32 at = 0, len;
 
+	device_of(ctx, &dev);
 	number &= SOCKMETA_TX_END - 1;
 	slot = local_slot(number);
-	if (!slot || read_seq(&slot->seq) != number)
+	if (!slot || read_seq(&slot->seq) != number || slot->arrived != dev.netns)
 		return 0;
 	/* a multiple of 4, which the mask tells the verifier, like the bound */
 	len = slot->len & SOCKMETA_AREA_MAX;
@@ -117,7 +147,8 @@ static __always_inline int put_sender(struct sockmeta_record *rec, __u64 number)
 		at = (rec->area_len - SOCKMETA_ANCHOR_SIZE) & SOCKMETA_AREA_MAX;
 		barrier_var(at);
 		if (at > PRODUCER_BESIDE_MAX || len > BESIDE_MAX ||
-		    at + len + 4 + SOCKMETA_ANCHOR_SIZE > SOCKMETA_AREA_MAX)
+		    at + len + 4 + SOCKMETA_ANCHOR_SIZE > SOCKMETA_AREA_MAX ||
+		    !tlvs_end_at(rec, at))
 			return 0;
 	}
 	rec->area[at] = SOCKMETA_KEY_SENDER;

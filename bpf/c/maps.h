@@ -159,7 +159,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct sockmeta_local_dev);
-	__type(value, __u32);
+	__type(value, __u32);	/* ifindex of the other end; 0: loopback, the same */
 } sockmeta_local_devs SEC(".maps");
 
 /* Records on their way between sockets of this host, for local.bpf.c. The
@@ -169,8 +169,10 @@ struct {
 struct sockmeta_local {
 	__u64 seq;		/* the number, or SOCKMETA_BUSY */
 	struct sockmeta_flow flow;
+	struct sockmeta_local_dev dev;	/* that the packet left by */
+	__u64 arrived;		/* cookie of the namespace that it came to; 0: none */
+	__u32 other_end;	/* of dev */
 	__u32 len;
-	__u32 pad;
 	__u8 area[256];
 };
 

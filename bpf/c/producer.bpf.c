@@ -31,6 +31,9 @@ struct {
 	__type(value, __u32);
 } services SEC(".maps");
 
+/* Whether the kernel's areas have room for all three values. */
+const volatile bool all_fit = true;
+
 /* Packets that went on without metadata: no room, or no driver support. */
 __u64 refused;
 
@@ -107,12 +110,13 @@ int sockmeta_producer(struct xdp_md *ctx)
 	service = bpf_map_lookup_elem(&services, &port);
 	if (service && sockmeta_put(ctx, SOCKMETA_KEY_SERVICE_ID, service, sizeof(*service)))
 		goto refused;
-	value = bpf_ktime_get_ns();
-	if (sockmeta_put(ctx, SOCKMETA_KEY_KTIME, &value, sizeof(value)))
-		goto refused;
 	/* no other CPU gives the same id: the CPU is in the upper 16 bits */
 	value = (__u64)bpf_get_smp_processor_id() << 48 | ++*count;
 	if (sockmeta_put(ctx, SOCKMETA_KEY_PACKET_ID, &value, sizeof(value)))
+		goto refused;
+	value = bpf_ktime_get_ns();
+	if ((all_fit || !service) &&
+	    sockmeta_put(ctx, SOCKMETA_KEY_KTIME, &value, sizeof(value)))
 		goto refused;
 	return XDP_PASS;
 

@@ -6,7 +6,6 @@
 #include "kfuncs.h"
 #include "local.h"
 #include "maps.h"
-#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include "../include/sockmeta.h"
 
@@ -18,16 +17,17 @@
  */
 static __always_inline int may_be_decapsulated(struct sk_buff *skb)
 {
-	const struct rtnl_link_ops *ops = skb->dev->rtnl_link_ops;
+	const struct rtnl_link_ops *ops = BPF_CORE_READ(skb, dev, rtnl_link_ops);
 	char kind[8] = {};
 
 	if (bpf_core_field_exists(skb->active_extensions) &&
 	    bpf_core_enum_value_exists(enum skb_ext_id, SKB_EXT_SEC_PATH) &&
-	    skb->active_extensions & (1 << bpf_core_enum_value(enum skb_ext_id, SKB_EXT_SEC_PATH)))
+	    BPF_CORE_READ(skb, active_extensions) &
+		    (1 << bpf_core_enum_value(enum skb_ext_id, SKB_EXT_SEC_PATH)))
 		return 1;
 	if (!ops)
 		return 0;
-	bpf_probe_read_kernel_str(kind, sizeof(kind), ops->kind);
+	bpf_probe_read_kernel_str(kind, sizeof(kind), BPF_CORE_READ(ops, kind));
 	switch (*(__u64 *)kind) {
 #define KIND(a, b, c, d, e, f) \
 	((__u64)a | (__u64)b << 8 | (__u64)c << 16 | (__u64)d << 24 | (__u64)e << 32 | (__u64)f << 40)
@@ -43,24 +43,31 @@ static __always_inline int may_be_decapsulated(struct sk_buff *skb)
 
 static __always_inline void fill_area(struct __sk_buff *ctx, struct sockmeta_record *rec)
 {
+	struct sk_buff *skb = kernel_skb(ctx);
 	struct skb_shared_info *shinfo;
-	struct sk_buff *skb;
-	__u32 len, anchor;
+	__u32 len, anchor, segs;
+	unsigned char *mac;
 
-	if (!ksym_exists(bpf_cast_to_kern_ctx)) {
-		rec->flags |= SOCKMETA_F_NO_AREA_ACCESS;
-		return;
+	if (ksym_exists(bpf_rdonly_cast)) {
+		shinfo = bpf_rdonly_cast(skb->head + skb->end,
+					 bpf_core_type_id_kernel(struct skb_shared_info));
+		segs = shinfo->gso_segs;
+		len = shinfo->meta_len;
+		mac = skb->head + skb->mac_header;
+	} else {
+		mac = BPF_CORE_READ(skb, head);
+		shinfo = (void *)(mac + BPF_CORE_READ(skb, end));
+		segs = BPF_CORE_READ(shinfo, gso_segs);
+		len = BPF_CORE_READ(shinfo, meta_len);
+		mac += BPF_CORE_READ(skb, mac_header);
 	}
-	skb = bpf_cast_to_kern_ctx(ctx);
-	shinfo = bpf_rdonly_cast(skb->head + skb->end,
-				 bpf_core_type_id_kernel(struct skb_shared_info));
-	if (shinfo->gso_segs > 1)
+	if (segs > 1)
 		rec->flags |= SOCKMETA_F_AGGREGATE;
 	/* a multiple of 4, which the mask tells the verifier, like the bound */
-	len = shinfo->meta_len & SOCKMETA_AREA_MAX;
+	len &= SOCKMETA_AREA_MAX;
 	if (!len)
 		return;
-	if (bpf_probe_read_kernel(rec->area, len, skb->head + skb->mac_header - len)) {
+	if (bpf_probe_read_kernel(rec->area, len, mac - len)) {
 		rec->flags |= SOCKMETA_F_UNREADABLE;
 		return;
 	}
@@ -123,7 +130,7 @@ static __always_inline void fill_record(struct __sk_buff *ctx, struct sockmeta_r
 	rec->valid = valid;
 
 	fill_area(ctx, rec);
-	if (sender && !put_sender(rec, sender))
+	if (sender && !put_sender(ctx, rec, sender))
 		rec->flags |= SOCKMETA_F_SENDER_LOST;
 }
 

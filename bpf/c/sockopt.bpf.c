@@ -11,7 +11,6 @@
 #include "tcp.h"
 #include "tx.h"
 #include "../include/sockmeta.h"
-#include <bpf/bpf_core_read.h>
 #include <linux/errno.h>
 #include <linux/net_tstamp.h>
 
@@ -61,23 +60,24 @@ static __always_inline int is_timestamping(const struct bpf_sockopt *ctx)
 	       (ctx->optname == SO_TIMESTAMPING_OLD || ctx->optname == SO_TIMESTAMPING_NEW);
 }
 
-static __always_inline int copied_seq(struct bpf_sockopt *ctx, __u32 *seq)
+static __always_inline __u32 copied_seq(struct bpf_sockopt *ctx)
 {
 	struct tcp_sock *tp;
 
-	if (!ksym_exists(bpf_rdonly_cast))
-		return 0;
+	if (!ksym_exists(bpf_rdonly_cast)) {
+		tp = kernel_address(ctx->sk);
+		return BPF_CORE_READ(tp, copied_seq);
+	}
 	tp = bpf_rdonly_cast(ctx->sk, bpf_core_type_id_kernel(struct tcp_sock));
-	*seq = tp->copied_seq;
-	return 1;
+	return tp->copied_seq;
 }
 
 static __always_inline int enable(struct bpf_sockopt *ctx)
 {
 	struct sockmeta_enable *req = ctx->optval;
 	struct sockmeta_instance *inst = this_instance();
+	struct sockmeta_sk *st, new = {};
 	struct bpf_sock *sk = ctx->sk;
-	struct sockmeta_sk *st;
 
 	/* another attachment of the same cgroup has done it */
 	if (ctx->optlen == -1)
@@ -89,13 +89,17 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 		return 1;
 	if (!inst || (sk->protocol != IPPROTO_UDP && sk->protocol != IPPROTO_TCP))
 		return 1;
-	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
+	if (!st) {
+		/* whole from the beginning: packets may come meanwhile, and none is
+		 * to be that of a socket without an id
+		 */
+		new.id = __sync_fetch_and_add(&inst->last_id, 1) + 1;
+		new.protocol = sk->protocol;
+		st = bpf_sk_storage_get(&sockmeta_sks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE);
+	}
 	if (!st)
 		return refuse(-ENOMEM);
-	if (!st->id) {
-		st->protocol = sk->protocol;
-		st->id = __sync_fetch_and_add(&inst->last_id, 1) + 1;
-	}
 	st->tsflags = req->tsflags;
 	if (sk->protocol == IPPROTO_TCP &&
 	    (sk->state == TCP_ESTABLISHED || sk->state == TCP_CLOSE_WAIT)) {
@@ -104,8 +108,8 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 		tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 		if (!tcp)
 			return refuse(-ENOMEM);
-		if (!tcp->established && copied_seq(ctx, &tcp->unread))
-			tcp->unread--;
+		if (!tcp->established)
+			tcp->unread = copied_seq(ctx) - 1;
 		tcp->established = 1;
 	}
 	ctx->optlen = -1;	/* done: the kernel is not to see it */
@@ -245,19 +249,24 @@ int sockmeta_setsockopt(struct bpf_sockopt *ctx)
 }
 
 /* Copies a record out, 8 bytes at a time: optval has no fixed size. The buffer
- * takes a whole record or none.
+ * takes a whole record or none. What is behind the area was another packet's,
+ * and maybe another socket's: it stays here.
  */
 static __always_inline int copy_record(struct bpf_sockopt *ctx, __u32 off,
 				       const struct sockmeta_record *rec)
 {
 	const __u64 *from = (const __u64 *)rec;
+	__u32 end = RECORD_HDR + rec->area_len, i;
 	__u64 *to = ctx->optval + off;
-	__u32 i;
 
 	for (i = 0; i < sizeof(*rec) / sizeof(*from); i++) {
 		if ((void *)(to + i + 1) > ctx->optval_end)
 			return 0;
-		to[i] = from[i];
+		to[i] = 0;
+		if (end >= (i + 1) * sizeof(*from))
+			to[i] = from[i];
+		else if (end > i * sizeof(*from))
+			*(__u32 *)&to[i] = *(const __u32 *)&from[i];
 	}
 	return 1;
 }
@@ -370,11 +379,8 @@ static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp
 	__u64 first = 0;
 	__u16 flags = 0;
 	int lost = tcp->head > SOCKMETA_TCP_RING;
-	__u32 i, last;
+	__u32 last = copied_seq(ctx) - 1, i;
 
-	if (!copied_seq(ctx, &last))
-		return refuse(-EOPNOTSUPP);
-	last--;
 	if (last == tcp->unread)
 		return refuse(-ENODATA);
 	/* read to the end: copied_seq stands behind the FIN */

@@ -23,10 +23,10 @@
  * area is where it is taken to be, whatever tunnels the packet came through.
  *
  * An area holds SOCKMETA_AREA_MAX bytes, the anchor included; the driver may
- * allow less. Drivers without support for metadata fail the first put with
- * -ENOTSUPP or -EACCES: the packet goes on without.
+ * allow less, and Linux 6.1 allows 32. Drivers without support for metadata fail
+ * the first put with -ENOTSUPP or -EACCES: the packet goes on without.
  *
- * Minimum kernel: 4.15 to write (bpf_xdp_adjust_meta), 6.6 to receive.
+ * Minimum kernel: 4.15 to write (bpf_xdp_adjust_meta), 6.1 to receive.
  */
 #ifndef SOCKMETA_H
 #define SOCKMETA_H
@@ -98,8 +98,9 @@ static __always_inline int sockmeta_grow(struct xdp_md *ctx, __u32 size, __u8 fo
  * program gave one under the same key. Invalidates pointers into the packet,
  * as bpf_xdp_adjust_meta() does.
  *
- * Return: 0, -EINVAL where the area is full, or what bpf_xdp_adjust_meta()
- * says where the driver has no room for metadata.
+ * Return: 0, -EINVAL or -EACCES where the area is full, for want of room or
+ * because the kernel allows no more, or what bpf_xdp_adjust_meta() says where
+ * the driver has no room for metadata.
  */
 static __always_inline int sockmeta_put(struct xdp_md *ctx, __u8 key, const void *ptr, __u32 len)
 {

@@ -83,8 +83,6 @@ enum sockmeta_flag {
 	SOCKMETA_F_REPEATED = 1 << 6,
 	/* The area did not fit into what carried the record and was cut. */
 	SOCKMETA_F_TRUNCATED = 1 << 7,
-	/* This kernel gives programs no way to the producer's bytes. */
-	SOCKMETA_F_NO_AREA_ACCESS = 1 << 8,
 	/* The sender, on this host, gave metadata that was lost on the way:
 	 * newer packets took its place, or there was no room for it here.
 	 */

@@ -35,7 +35,8 @@
  *
  * Of TCP, all packets of a connection have the record that was set last.
  *
- * Minimum kernel: 6.2 (bpf_cast_to_kern_ctx). Needs CAP_PERFMON to load.
+ * Minimum kernel: 6.1 (earlier ones have not been tried). Needs CAP_PERFMON to
+ * load.
  */
 #ifndef SOCKMETA_TX_H
 #define SOCKMETA_TX_H
@@ -93,7 +94,22 @@ struct {
 
 #define SOCKMETA_FLIGHT_NS 1000000000ULL
 
+/* Linux 6.2 */
 extern void *bpf_cast_to_kern_ctx(void *obj) __ksym __weak;
+
+/* The address of the skb. It is what the program holds, but before
+ * bpf_cast_to_kern_ctx() the verifier takes it for a number only when it is read
+ * from kernel memory, as the stack is.
+ */
+static __always_inline __u64 sockmeta_tx_self(struct __sk_buff *skb)
+{
+	__u64 self = 0;
+
+	if (bpf_cast_to_kern_ctx)
+		return (__u64)bpf_cast_to_kern_ctx(skb);
+	bpf_probe_read_kernel(&self, sizeof(self), &skb);
+	return self;
+}
 
 enum sockmeta_ipproto {
 	SOCKMETA_IPPROTO_TCP = 6,
@@ -142,9 +158,9 @@ static __always_inline struct sockmeta_flight *sockmeta_tx_find(struct __sk_buff
 		return *seq > SOCKMETA_BUSY ? fl : 0;
 	}
 	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
-	if (!f || !bpf_cast_to_kern_ctx)
+	if (!f)
 		return 0;
-	self = (__u64)bpf_cast_to_kern_ctx(skb);
+	self = sockmeta_tx_self(skb);
 	for (i = 0; i < SOCKMETA_FLIGHTS; i++) {
 		if (f->skb[i] != self || bpf_ktime_get_coarse_ns() - f->time[i] > SOCKMETA_FLIGHT_NS)
 			continue;
@@ -190,7 +206,9 @@ static __always_inline int sockmeta_tx_get(struct __sk_buff *skb, __u8 key, void
 
 		if (off > SOCKMETA_AREA_MAX - 4 || off + 4 > fl->rec.area_len)
 			break;
-		tlv = fl->rec.area + off;
+		/* for verifiers that do not remember the line above */
+		barrier_var(off);
+		tlv = fl->rec.area + (off & SOCKMETA_AREA_MAX);
 		if (tlv[0] == key) {
 			err = -90;
 			if (tlv[1] != len || off + 2 + len > fl->rec.area_len)

@@ -58,6 +58,13 @@ func attach(ctx context.Context, args []string, out io.Writer) (err error) {
 		}
 		fmt.Fprintf(out, "maps pinned in %s\n", opts.pin)
 	}
+	for _, g := range opts.grants {
+		if err := a.GrantReceiveMap(g); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, bpf.RevokeReceiveMap(g.Path)) }()
+		fmt.Fprintf(out, "receive map granted in %s\n", g.Path)
+	}
 	for {
 		select {
 		case <-report:

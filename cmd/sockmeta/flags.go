@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os/user"
 	"strconv"
 	"strings"
 
@@ -20,6 +21,7 @@ type attachOptions struct {
 	services services
 	locals   []string
 	pin      string
+	grants   []bpf.Grant
 }
 
 func parseAttach(args []string) (attachOptions, error) {
@@ -41,6 +43,11 @@ func parseAttach(args []string) (attachOptions, error) {
 	flags.Func("local", "`interface` that they go through, lo or an end of a veth pair; may be repeated", func(v string) error {
 		o.locals = append(o.locals, v)
 		return nil
+	})
+	flags.Func("grant", "`[USER][:GROUP]=PATH` on a bpffs where that user and that group may map all received metadata; may be repeated", func(v string) error {
+		g, err := parseGrant(v)
+		o.grants = append(o.grants, g)
+		return err
 	})
 	flags.StringVar(&o.pin, "pin", "", "`directory` on a bpffs for the maps by which other programs read what is sent")
 	if err := flags.Parse(args); err != nil {
@@ -69,6 +76,49 @@ func (s services) Set(v string) error {
 	}
 	s[uint16(port)] = uint32(id)
 	return nil
+}
+
+// parseGrant knows users and groups by name or number.
+func parseGrant(v string) (g bpf.Grant, err error) {
+	who, path, _ := strings.Cut(v, "=")
+	name, group, _ := strings.Cut(who, ":")
+	if path == "" || name == "" && group == "" {
+		return g, errors.New("want [USER][:GROUP]=PATH")
+	}
+	g.Path = path
+	if name != "" {
+		if g.UID, err = id(name, func(name string) (string, error) {
+			u, err := user.Lookup(name)
+			if err != nil {
+				return "", err
+			}
+			return u.Uid, nil
+		}); err != nil {
+			return g, err
+		}
+	}
+	if group != "" {
+		g.GID, err = id(group, func(name string) (string, error) {
+			gr, err := user.LookupGroup(name)
+			if err != nil {
+				return "", err
+			}
+			return gr.Gid, nil
+		})
+	}
+	return g, err
+}
+
+func id(name string, lookup func(name string) (string, error)) (int, error) {
+	n, err := strconv.ParseUint(name, 10, 31)
+	if err == nil {
+		return int(n), nil
+	}
+	number, err := lookup(name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(number)
 }
 
 // number is a flag with 32 bits, in decimal, or 0x... and the like.

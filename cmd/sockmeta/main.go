@@ -8,6 +8,7 @@
 //	                [-producer IFACE [-service PORT=ID]...]
 //	                [-mark-mask BITS] [-max-priority N] [-no-launch-times]
 //	                [-local-key KEY... [-local IFACE]...] [-pin DIR]
+//	                [-grant [USER][:GROUP]=PATH]...
 //
 // Attach keeps the programs attached to a cgroup, its own by default, until it
 // is told to stop by SIGINT or SIGTERM, or dies. Applications in the cgroup and
@@ -21,6 +22,12 @@
 // -local: lo, or both ends of a veth pair. What became of the metadata that was
 // sent is printed at the end, and on SIGUSR1. With -pin other programs find the
 // maps that they read it by (bpf/include/sockmeta_tx.h), on a bpffs.
+//
+// Applications ask the kernel for each record. Those of a user or a group that
+// -grant names read them from memory, where they name the path, too
+// (ListenConfig.ReceiveMap): they see the metadata of all sockets in the cgroup, each
+// other's and everybody's. The path is on a bpffs that they can get to; most hosts'
+// /sys/fs/bpf is root's alone.
 package main
 
 import (
@@ -42,6 +49,7 @@ const usage = `usage: sockmeta status
                        [-producer IFACE [-service PORT=ID]...]
                        [-mark-mask BITS] [-max-priority N] [-no-launch-times]
                        [-local-key KEY... [-local IFACE]...] [-pin DIR]
+                       [-grant [USER][:GROUP]=PATH]...
 `
 
 // errUsage ends the program with exit code 2.

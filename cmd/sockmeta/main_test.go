@@ -33,6 +33,8 @@ func TestUsage(t *testing.T) {
 		{"-service", "x"}, {"-service", "1=x"}, {"-service", "65536=1"},
 		{"-mark-mask", "x"}, {"-mark-mask", "0x100000000"}, {"-max-priority", "-1"},
 		{"-local-key", "x"}, {"-local-key", "256"}, {"-local-key", "0"},
+		{"-grant", ""}, {"-grant", "/p"}, {"-grant", "=/p"}, {"-grant", ":=/p"}, {"-grant", "0:0"}, {"-grant", "0="},
+		{"-grant", "no such user=/p"}, {"-grant", ":no such group=/p"}, {"-grant", "-1=/p"},
 		{"-local-key", "pad"}, {"-local-key", "sender"}, {"-local-key", "anchor"}, {"-local-key", "255"},
 	} {
 		if _, err := parseAttach([]string{"-producer", "lo", flag.name, flag.value}); err == nil {
@@ -43,7 +45,8 @@ func TestUsage(t *testing.T) {
 
 func TestFlags(t *testing.T) {
 	got, err := parseAttach(strings.Fields("-cgroup /c -slots 16 -tracing -producer eth0 -service 443=7 -service 80=0x10 " +
-		"-mark-mask 0xff00 -max-priority 10 -no-launch-times -local-key trace_id -local-key 16 -local lo -local veth0 -pin /p"))
+		"-mark-mask 0xff00 -max-priority 10 -no-launch-times -local-key trace_id -local-key 16 -local lo -local veth0 -pin /p " +
+		"-grant root=/g -grant :7=/h -grant 5:root=/i"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,6 +60,7 @@ func TestFlags(t *testing.T) {
 		},
 		producer: "eth0", services: services{443: 7, 80: 16},
 		locals: []string{"lo", "veth0"}, pin: "/p",
+		grants: []bpf.Grant{{Path: "/g"}, {Path: "/h", GID: 7}, {Path: "/i", UID: 5}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -132,14 +136,14 @@ func TestAttachTransmit(t *testing.T) {
 		t.Fatal(os.NewSyscallError("mount", err))
 	}
 	defer syscall.Unmount(bpffs, 0)
-	pins := filepath.Join(bpffs, "pins")
+	pins, grant := filepath.Join(bpffs, "pins"), filepath.Join(bpffs, "rx")
 
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	out := make(lines, 1)
 	done := make(chan error, 1)
 	go func() {
-		args := []string{"attach", "-mark-mask", "0xf0", "-local-key", "trace_id", "-local", "lo", "-pin", pins}
+		args := []string{"attach", "-mark-mask", "0xf0", "-local-key", "trace_id", "-local", "lo", "-pin", pins, "-grant", "1:2=" + grant}
 		done <- ns.Do(func() error { return run(ctx, args, out) })
 	}()
 	out.want(t, done, "attached to ")
@@ -157,6 +161,13 @@ func TestAttachTransmit(t *testing.T) {
 	out.want(t, done, "maps pinned in "+pins)
 	if found, err := os.ReadDir(pins); err != nil || len(found) != 2 {
 		t.Errorf("pinned: %v, %v", found, err)
+	}
+
+	out.want(t, done, "receive map granted in "+grant)
+	if st, err := os.Stat(grant); err != nil {
+		t.Error(err)
+	} else if sys := st.Sys().(*syscall.Stat_t); st.Mode() != 0o660 || sys.Uid != 1 || sys.Gid != 2 {
+		t.Errorf("grant has mode %v and is of %d:%d", st.Mode(), sys.Uid, sys.Gid)
 	}
 
 	var from, to *sockmeta.UDPConn
@@ -201,7 +212,9 @@ func TestAttachTransmit(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(pins); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the pins are left: %v", err)
+	for _, path := range []string{pins, grant} {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", path, err)
+		}
 	}
 }

@@ -29,8 +29,8 @@ type flow struct {
 
 // check returns an error for everything that the server should not have seen so,
 // by the number of the row in the table. crossing says that what one side gave
-// its packets crosses to the other.
-func check(sent []Sent, seen []Seen, services map[uint16]uint32, ifindex int, crossing bool) error {
+// its packets crosses to the other, and timed that packets have a ktime.
+func check(sent []Sent, seen []Seen, services map[uint16]uint32, ifindex int, crossing, timed bool) error {
 	var (
 		errs     []error
 		pending  = make(map[string]Sent, len(sent))
@@ -59,7 +59,9 @@ func check(sent []Sent, seen []Seen, services map[uint16]uint32, ifindex int, cr
 			if r.IfIndex != ifindex {
 				fail("%s: ifindex %d, want the server's interface, %d", name, r.IfIndex, ifindex)
 			}
-			if r.Ktime < from || r.Ktime > to {
+			if !timed && r.Ktime != 0 {
+				fail("%s: ktime %d, want none", name, r.Ktime)
+			} else if timed && (r.Ktime < from || r.Ktime > to) {
 				fail("%s: ktime %d, want one from %d to %d", name, r.Ktime, from, to)
 			}
 			if r.count() == 0 {

@@ -20,13 +20,14 @@ var testServices = map[uint16]uint32{testPort: 1000, otherPort: 2000}
 func id(cpu, count uint64) uint64 { return cpu<<48 | count }
 
 type exchange struct {
-	sent   []Sent
-	seen   []Seen
-	oneWay bool
+	sent    []Sent
+	seen    []Seen
+	oneWay  bool
+	untimed bool
 }
 
 func (e *exchange) check() error {
-	return check(e.sent, e.seen, testServices, testIfIndex, !e.oneWay)
+	return check(e.sent, e.seen, testServices, testIfIndex, !e.oneWay, !e.untimed)
 }
 
 // datagrams are three from one client and, to another port, one from another.
@@ -138,6 +139,8 @@ func TestCheckRejects(t *testing.T) {
 			"row 3: message: ktime 2999"},
 		{"ktime after receiving", datagrams, func(e *exchange) { e.seen[2].Record.Ktime = 3051 },
 			"row 3: message: ktime 3051"},
+		{"ktime of one that has none", datagrams, func(e *exchange) { e.untimed = true },
+			"row 1: message: ktime 1020, want none"},
 		{"ktime after the echo", datagrams, func(e *exchange) { e.sent[2].End = 3019 },
 			"row 3: message: ktime 3020, want one from 3000 to 3019"},
 		{"no id", datagrams, func(e *exchange) { e.seen[2].Record.PacketID = 0 },

@@ -218,7 +218,7 @@ func (l *Lab) check() error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return errors.Join(err, check(l.sent, l.seen, services, l.ifindex, l.oneWay == nil))
+	return errors.Join(err, check(l.sent, l.seen, services, l.ifindex, l.oneWay == nil, l.producer.Timed()))
 }
 
 // Serve calls listen on the server, once for each of its ports, and serve after

@@ -17,5 +17,9 @@ const (
 	KeyLen = 18
 )
 
-// FillerWords is how often KeyFiller's value holds the datagram's id.
-const FillerWords = 20
+// FillerWords is how often KeyFiller's value holds the datagram's id, and
+// FillerWordsLeast how often where the kernel allows areas of 32 bytes only.
+const (
+	FillerWords      = 20
+	FillerWordsLeast = 1
+)

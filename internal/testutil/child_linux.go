@@ -3,6 +3,7 @@
 package testutil
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -35,6 +36,7 @@ func Main(m *testing.M, functions map[string]func() error) {
 			fmt.Fprintf(os.Stderr, "testutil: no child function %q\n", name)
 			os.Exit(2)
 		}
+		flag.Parse()
 		if err := f(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -48,8 +50,8 @@ func Main(m *testing.M, functions map[string]func() error) {
 // ChildOptions says how a child process differs from the test process. The
 // zero value says it doesn't.
 type ChildOptions struct {
-	// UID and GID are what the child runs as, with no supplementary groups.
-	// If UID isn't zero the child has no capabilities but KeepCaps.
+	// UID and GID are what the child runs as, with no supplementary groups
+	// but Groups. If UID isn't zero the child has no capabilities but KeepCaps.
 	UID, GID uint32
 	// KeepCaps, if not nil, are all the capabilities left to the child.
 	KeepCaps []uintptr
@@ -57,10 +59,19 @@ type ChildOptions struct {
 	DropCaps []uintptr
 	// NoNewPrivs keeps the child from gaining privileges by execve.
 	NoNewPrivs bool
+	// Groups are the child's supplementary groups.
+	Groups []uint32
+	// Container makes the child root, with all capabilities, of a user, a
+	// network and a mount namespace of its own, and nobody outside. UID and GID
+	// have no meaning then. See RequireContainers.
+	Container bool
 	// Cgroup, if not empty, is the cgroup directory the child starts in.
 	Cgroup string
 	// Netns, if not nil, is the network namespace the child starts in.
 	Netns *netlab.Namespace
+	// Mounts, if not nil, changes what is mounted where the child is, in a mount
+	// namespace of its own.
+	Mounts func() error
 	// Files are open in the child, which gets them from ChildFile.
 	Files []*os.File
 	// Env is added to the environment, in the form "key=value".
@@ -90,14 +101,17 @@ func RunChild(t testing.TB, name string, opts ChildOptions) ([]byte, error) {
 	files := append(slices.Clip(opts.Files), exe)
 	path := fmt.Sprintf("/proc/self/fd/%d", firstFile+len(files)-1)
 	cmd := exec.CommandContext(t.Context(), path)
-	cmd.Args[0] = os.Args[0]
+	cmd.Args = []string{os.Args[0], fmt.Sprintf("-test.short=%v", testing.Short())}
 	cmd.ExtraFiles = files
 	// The race detector makes a process wait a second before it exits.
 	cmd.Env = append(os.Environ(), "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=10")
 	cmd.Env = append(append(cmd.Env, opts.Env...), childEnv+"="+name)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if opts.UID != 0 || opts.GID != 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: opts.UID, Gid: opts.GID}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: opts.UID, Gid: opts.GID, Groups: opts.Groups}
+	}
+	if opts.Container {
+		contain(cmd.SysProcAttr)
 	}
 	if opts.UID != 0 {
 		cmd.SysProcAttr.AmbientCaps = opts.KeepCaps
@@ -130,6 +144,14 @@ func RunChild(t testing.TB, name string, opts ChildOptions) ([]byte, error) {
 		t.Fatalf("testutil: start child %s: %v", name, err)
 	}
 	return out, runErr
+}
+
+// ChildCommand returns a command that runs a function, which TestMain has registered
+// with Main, in a process of its own: for child processes that start others.
+func ChildCommand(name string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), childEnv+"="+name)
+	return cmd
 }
 
 // Unprivileged runs a function like RunChild does, as a user without any

@@ -19,6 +19,17 @@ func (o *ChildOptions) restrictThread() error {
 			return os.NewSyscallError("setns", err)
 		}
 	}
+	if o.Mounts != nil {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return os.NewSyscallError("unshare", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return os.NewSyscallError("mount", err)
+		}
+		if err := o.Mounts(); err != nil {
+			return err
+		}
+	}
 	if drop := o.dropped(); len(drop) != 0 {
 		if err := dropCaps(drop); err != nil {
 			return err

@@ -71,10 +71,12 @@ int echo_udp(struct xdp_md *ctx)
 	for (i = 0; i < FILLER_WORDS; i++)
 		filler[i] = id;
 	/* the id comes to lie at the area's end and the filler in front of it,
-	 * so that a copy that was torn anywhere shows
+	 * so that a copy that was torn anywhere shows; one word of it is what fits
+	 * where the kernel allows areas of 32 bytes
 	 */
 	if (sockmeta_put(ctx, KEY_ID, &id, sizeof(id)) ||
-	    sockmeta_put(ctx, KEY_FILLER, filler, sizeof(filler)))
+	    (sockmeta_put(ctx, KEY_FILLER, filler, sizeof(filler)) &&
+	     sockmeta_put(ctx, KEY_FILLER, filler, sizeof(*filler))))
 		__sync_fetch_and_add(&refused, 1);
 	return XDP_PASS;
 }
