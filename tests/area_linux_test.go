@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,10 +19,10 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
+	"github.com/sockmeta/sockmeta-go/internal/xdpmeta"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
@@ -77,9 +78,19 @@ func attachArea(t *testing.T, ns *netlab.Namespace, iface string, area []byte) {
 	attachXDP(t, ns, iface, prog)
 }
 
+// areaMax is the length of the greatest area that the kernel allows. Where that is
+// more than 32 bytes, a packet that is only tried has less room in front of it.
+var areaMax = sync.OnceValues(func() (int, error) {
+	most, err := xdpmeta.Most()
+	if most > 32 {
+		most = cmsg.AreaMax
+	}
+	return most, err
+})
+
 func needsRoom(area []byte) bool { return len(area) > 216 }
 
-func attachXDP(t *testing.T, ns *netlab.Namespace, iface string, prog *ebpf.Program) {
+func attachXDP(t testing.TB, ns *netlab.Namespace, iface string, prog *ebpf.Program) {
 	t.Helper()
 	err := ns.Do(func() error {
 		ifi, err := net.InterfaceByName(iface)
@@ -203,7 +214,10 @@ func anchored(f cmsg.Format, area ...byte) []byte {
 // not there.
 func TestAreas(t *testing.T) {
 	testutil.RequireRoot(t)
-	full := bytes.Repeat([]byte{0xA5}, cmsg.AreaMax)
+	testutil.EnterCgroup(t)
+	most, err := areaMax()
+	must(t, err)
+	full := bytes.Repeat([]byte{0xA5}, most)
 	for _, tt := range []struct {
 		name  string
 		area  []byte
@@ -224,11 +238,10 @@ func TestAreas(t *testing.T) {
 		{name: "without anchor", area: []byte{16, 2, 1, 2}, key: 16, value: []byte{1, 2}, flags: cmsg.FlagUnanchored},
 		{name: "garbage of the greatest size", area: full, key: 0xA5, flags: cmsg.FlagUnanchored, value: nil},
 		{name: "raw", area: anchored(cmsg.FormatRaw, 16, 2, 1, 2), key: 16},
-		{name: "struct of the greatest size", area: anchored(cmsg.FormatStruct, full[:cmsg.AreaMax-cmsg.AnchorLen]...), key: 0xA5},
+		{name: "struct of the greatest size", area: anchored(cmsg.FormatStruct, full[:most-cmsg.AnchorLen]...), key: 0xA5},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := testutil.Pair(t)
-			testutil.EnterCgroup(t)
 			attachArea(t, p.Server, p.ServerIf, tt.area)
 			for _, addr := range []netip.Addr{p.ServerAddr4, p.ServerAddr6} {
 				exchange := func() (sockmeta.Metadata, error) { return exchange(t, p, addr) }
@@ -264,7 +277,9 @@ func TestAreas(t *testing.T) {
 func TestAreaSizes(t *testing.T) {
 	testutil.RequireRoot(t)
 	testutil.EnterCgroup(t)
-	for size := 4; size <= bpf.AreaMax; size += 4 {
+	most, err := areaMax()
+	must(t, err)
+	for size := 4; size <= most; size += 4 {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			p := testutil.Pair(t)
 			area := make([]byte, size)

@@ -305,10 +305,15 @@ func BenchmarkRecord(b *testing.B) {
 
 	var words [bpf.RecordWords]uint64
 	slots := lab.attachment.Slots()
+	var owner uint64
+	must(b, onSocket(c, func(fd int) (err error) {
+		owner, err = bpf.SocketID(fd, lab.attachment.Info())
+		return err
+	}))
 	compare(b, contender{
 		name: "mapped",
 		batch: batchOf(func() error {
-			_, err := slots.Read(handle, &words)
+			_, err := slots.Read(handle, owner, &words)
 			return err
 		}),
 	}, contender{

@@ -4,6 +4,7 @@ package tests
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"slices"
 	"testing"
@@ -31,7 +32,20 @@ func loadHeader(t *testing.T) (*testprog.HeaderObjects, func() [8]int64) {
 	}
 }
 
+// requireArea skips a test that has areas of so many bytes where the kernel allows
+// less.
+func requireArea(t *testing.T, size int) {
+	t.Helper()
+	testutil.RequireRoot(t)
+	most, err := areaMax()
+	must(t, err)
+	if most < size {
+		t.Skipf("the kernel allows areas of %d bytes", most)
+	}
+}
+
 func TestHeaderPut(t *testing.T) {
+	requireArea(t, 44)
 	p := testutil.Pair(t)
 	testutil.EnterCgroup(t)
 	objs, results := loadHeader(t)
@@ -89,6 +103,7 @@ func TestHeaderPutArea(t *testing.T) {
 }
 
 func TestHeaderPutUntilFull(t *testing.T) {
+	requireArea(t, 36)
 	p := testutil.Pair(t)
 	testutil.EnterCgroup(t)
 	objs, results := loadHeader(t)
@@ -115,7 +130,7 @@ func TestHeaderFind(t *testing.T) {
 	testutil.EnterCgroup(t)
 	objs, results := loadHeader(t)
 	attachXDP(t, p.Server, p.ServerIf, objs.PutValues)
-	attachTC(t, p.Server, p.ServerIf, objs.ChangeValue)
+	attachTC(t, p.Server, p.ServerIf, ebpf.AttachTCXIngress, objs.ChangeValue)
 	md, err := exchange(t, p, p.ServerAddr4)
 	must(t, err)
 	if v, ok := md.Uint16(17); !ok || v != 0x0203 {
@@ -126,18 +141,27 @@ func TestHeaderFind(t *testing.T) {
 	}
 }
 
-func attachTC(t *testing.T, ns *netlab.Namespace, iface string, prog *ebpf.Program) {
+// attachTC attaches a program by TCX, or by a filter on kernels without: that goes
+// with the interface.
+func attachTC(t testing.TB, ns *netlab.Namespace, iface string, at ebpf.AttachType, prog *ebpf.Program) {
 	t.Helper()
-	must(t, ns.Do(func() error {
+	var l link.Link
+	err := ns.Do(func() error {
 		ifi, err := net.InterfaceByName(iface)
 		if err != nil {
 			return err
 		}
-		l, err := link.AttachTCX(link.TCXOptions{Program: prog, Interface: ifi.Index, Attach: ebpf.AttachTCXIngress})
-		if err != nil {
-			return err
+		l, err = link.AttachTCX(link.TCXOptions{Program: prog, Interface: ifi.Index, Attach: at})
+		return err
+	})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		d := netlab.Ingress
+		if at == ebpf.AttachTCXEgress {
+			d = netlab.Egress
 		}
-		t.Cleanup(func() { _ = l.Close() })
-		return nil
-	}))
+		must(t, netlab.AddFilter(ns, iface, d, prog.FD()))
+		return
+	}
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
 }

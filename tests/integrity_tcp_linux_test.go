@@ -59,10 +59,7 @@ func TestIntegrityTCP(t *testing.T) {
 			defer l.Close()
 			must(t, l.SetDeadline(time.Now().Add(time.Minute)))
 
-			records := streamRecords
-			if testing.Short() {
-				records /= 10
-			}
+			records := testutil.Scale(streamRecords)
 			var readers []*streamReader
 			var wg sync.WaitGroup
 			defer wg.Wait()

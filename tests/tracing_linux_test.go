@@ -477,7 +477,8 @@ func TestTracingIOUring(t *testing.T) {
 
 // TestTracingConcurrent has many tasks send on many sockets.
 func TestTracingConcurrent(t *testing.T) {
-	const tasks, datagrams = 8, 20_000
+	const tasks = 8
+	datagrams := testutil.Scale(20_000)
 	lab := newRawLab(t, bpf.Options{})
 	var shared []*rawConn
 	for _, k := range lab.kinds() {

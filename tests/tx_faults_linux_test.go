@@ -130,7 +130,7 @@ func TestRandomNumbers(t *testing.T) {
 	must(t, err)
 	register(t, slots, c)
 	random := rand.New(rand.NewPCG(3, 4))
-	const count = 20_000
+	count := testutil.Scale(20_000)
 	var small, times uint64
 	for range count {
 		number := random.Uint64() >> (1 + random.IntN(63))
@@ -145,7 +145,7 @@ func TestRandomNumbers(t *testing.T) {
 		sendNumber(t, lab, c, b, number)
 		lab.arrives(t, b)
 	}
-	lab.expect(t, 0, count)
+	lab.expect(t, 0, uint64(count))
 	got, err := lab.attachment.Counts()
 	must(t, err)
 	if got.Stale+got.Foreign != small || got.Sent != 0 || small == 0 {

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/internal/testprog"
@@ -192,17 +191,7 @@ func TestTCPSendRetransmission(t *testing.T) {
 	// One record for all: the map knows ports of the server's.
 	md, id := lab.metadata()
 	lab.expectOn(port, id)
-	must(t, lab.Server.Do(func() error {
-		ifi, err := net.InterfaceByName(lab.ServerIf)
-		if err != nil {
-			return err
-		}
-		l, err := link.AttachTCX(link.TCXOptions{Interface: ifi.Index, Program: lab.wire.LoseTcp, Attach: ebpf.AttachTCXIngress})
-		if err == nil {
-			t.Cleanup(func() { _ = l.Close() })
-		}
-		return err
-	}))
+	attachTC(t, lab.Server, lab.ServerIf, ebpf.AttachTCXIngress, lab.wire.LoseTcp)
 	retransmitted := tcpRetransmissions(t, lab)
 	var wg sync.WaitGroup
 	errs := make([]error, conns)

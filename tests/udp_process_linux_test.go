@@ -355,7 +355,7 @@ func udpForeign() error {
 	if err != nil {
 		return err
 	}
-	if bpf.FindSlots(info) != nil {
+	if s, _ := bpf.FindSlots(info, ""); s != nil {
 		return errors.New("the receive map can be mapped")
 	}
 	var md sockmeta.Metadata
@@ -591,6 +591,35 @@ func TestUDPPrivate(t *testing.T) {
 				t.Fatalf("socket made %s: %v", s.name, err)
 			}
 			must(t, wantLoopback(&md))
+		}
+	}
+}
+
+// TestUDPTwice has a socket opt in to the programs of a cgroup, and, when others are
+// attached to one below, to those: both give its datagrams records.
+func TestUDPTwice(t *testing.T) {
+	testutil.RequireRoot(t)
+	testutil.Leaks(t)
+	outer := testutil.EnterCgroup(t)
+	above, err := bpf.Attach(bpf.Options{Cgroup: outer.Path()})
+	must(t, err)
+	defer above.Close()
+	inner := testutil.EnterCgroup(t)
+	once, send, err := loopback()
+	must(t, err)
+	defer once.Close()
+	below, err := bpf.Attach(bpf.Options{Cgroup: inner.Path(), Private: true})
+	must(t, err)
+	defer below.Close()
+	twice := sockmeta.WrapUDP(once.NetConn().(*net.UDPConn))
+	for range 3 {
+		must(t, send("payload"))
+		var md sockmeta.Metadata
+		_, _, err := twice.ReadMetadata(make([]byte, 64), &md)
+		must(t, err)
+		must(t, wantLoopback(&md))
+		if ts, ok := md.Timestamp(); ok && ts.Year() > 2100 {
+			t.Errorf("the other's handle is taken for the time %v", ts)
 		}
 	}
 }

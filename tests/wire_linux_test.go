@@ -3,7 +3,6 @@
 package tests
 
 import (
-	"net"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -42,17 +41,7 @@ func watchWire(t testing.TB, a *bpf.Attachment, ns *netlab.Namespace, iface stri
 	if tcp {
 		onTC, onCgroup = w.TcTcp, w.CgroupTcp
 	}
-	must(t, ns.Do(func() error {
-		ifi, err := net.InterfaceByName(iface)
-		if err != nil {
-			return err
-		}
-		l, err := link.AttachTCX(link.TCXOptions{Interface: ifi.Index, Program: onTC, Attach: ebpf.AttachTCXEgress})
-		if err == nil {
-			t.Cleanup(func() { _ = l.Close() })
-		}
-		return err
-	}))
+	attachTC(t, ns, iface, ebpf.AttachTCXEgress, onTC)
 	l, err := link.AttachCgroup(link.CgroupOptions{Path: a.Cgroup(), Attach: ebpf.AttachCGroupInetEgress, Program: onCgroup})
 	must(t, err)
 	t.Cleanup(func() { _ = l.Close() })

@@ -17,9 +17,9 @@ import (
 // testBinary is a package's tests, built.
 type testBinary struct {
 	pkg string
-	// file is the binary, testdata a directory that has to be beside it or
-	// empty.
-	file, testdata string
+	// dir is the package's directory, file the binary, testdata a directory
+	// that has to be beside it or empty.
+	dir, file, testdata string
 }
 
 // guestBuild is in the environment of go build: the kernels are all amd64, and
@@ -60,6 +60,7 @@ func buildTests(ctx context.Context, dir string, patterns []string) ([]testBinar
 		}
 		t := testBinary{
 			pkg:  p.ImportPath,
+			dir:  p.Dir,
 			file: filepath.Join(dir, strings.ReplaceAll(p.ImportPath, "/", "_")+".test"),
 		}
 		if _, err := command(ctx, p.Dir, guestBuild, "go", "test", "-c", "-o", t.file); err != nil {

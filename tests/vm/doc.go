@@ -2,13 +2,26 @@
 
 // Command vm runs the project's tests on other kernels than the host's: it
 // boots kernels of Debian in QEMU, without any hardware support, with the test
-// binaries of all packages in an initramfs, and prints how every test went on
-// every kernel.
+// binaries of all packages in an initramfs, runs the same binaries on the host, too,
+// and prints how every test went on every kernel.
 //
-//	go run ./tests/vm -kernels 6.12,7.3 -run TestUDP -v
+//	go run ./tests/vm
+//	go run ./tests/vm -kernels 6.12,host -packages ./tests -run TestUDP -v
+//	go run ./tests/vm -kernels 6.12+lockdown,6.12+cgroup1
+//	go run ./tests/vm -kernels 7.3 -append nokaslr -run TestSend
+//	go run ./tests/vm -readme README.md [-write]
+//
+// By default these are all tests on all kernels, and on machines that are restricted:
+// +lockdown is a kernel with lockdown=confidentiality, which runs TestLockdown...,
+// and +cgroup1 one without cgroup v2, for TestCgroup1.... The virtual machines have
+// numbers of CPUs that leave gaps. As they are slow, tests are run with -short, by
+// which testutil.Scale has them do less; they are not skipped. With -short=false they
+// do everything.
 //
 // A test that fails on any kernel, or that is skipped on one without being
 // listed as impossible there, makes the command fail, and so do complaints of
-// the kernel itself. It needs a Debian host; QEMU is installed where that's
-// missing and the process may, kernels are downloaded once.
+// the booted kernels themselves. Where all was run, so do tests that every kernel
+// skipped and reasons to skip that no test needs, and with -readme a support table
+// that is not what the tests have shown. It needs a Debian host; QEMU is installed
+// where that's missing and the process may, kernels are downloaded once.
 package main

@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
+
+const cgroupDir = "/sys/fs/cgroup"
 
 // guest is the life of the virtual machine's first process: it makes a machine
 // that tests can run on, runs them and switches the machine off.
@@ -28,7 +28,7 @@ func guest() {
 }
 
 func serve() error {
-	if err := mountAll(); err != nil {
+	if err := mountAll(os.Getenv(cgroup1Env) != ""); err != nil {
 		return err
 	}
 	line, err := openReportLine("/dev/ttyS1")
@@ -48,15 +48,25 @@ func serve() error {
 	return errors.Join(err, unix.IoctlSetInt(int(line.Fd()), unix.TCSBRK, 1))
 }
 
-func mountAll() error {
-	for _, m := range []struct{ kind, dir, data string }{
+type mount struct{ kind, dir, data string }
+
+func mountAll(cgroup1 bool) error {
+	mounts := []mount{
 		{"proc", "/proc", ""},
 		{"sysfs", "/sys", ""},
 		{"devtmpfs", "/dev", ""},
-		{"cgroup2", "/sys/fs/cgroup", ""},
+		{"securityfs", "/sys/kernel/security", ""},
 		{"bpf", "/sys/fs/bpf", "mode=700"},
 		{"tmpfs", "/tmp", "mode=1777"},
-	} {
+	}
+	if cgroup1 {
+		mounts = append(mounts,
+			mount{"tmpfs", "/sys/fs/cgroup", "mode=755"},
+			mount{"cgroup", "/sys/fs/cgroup/systemd", "none,name=systemd"})
+	} else {
+		mounts = append(mounts, mount{"cgroup2", cgroupDir, ""})
+	}
+	for _, m := range mounts {
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
 			return err
 		}
@@ -106,6 +116,9 @@ func runPlan(line *os.File, report func(word, what string)) error {
 	if err := loopbackUp(); err != nil {
 		report(reportError, fmt.Sprint("loopback: ", err))
 	}
+	if err := takeOffline(offlineCPU); err != nil {
+		report(reportError, err.Error())
+	}
 	for _, m := range p.Modules {
 		if err := loadModule(m); err != nil {
 			report(reportError, fmt.Sprintf("module %s: %v", m, err))
@@ -114,11 +127,7 @@ func runPlan(line *os.File, report func(word, what string)) error {
 	for i, t := range p.Tests {
 		report(reportBegin, t.Package)
 		logToKernel("begin " + t.Package)
-		how := exitedOK
-		if err := runTest(i, t, line); err != nil {
-			how = err.Error()
-		}
-		report(reportEnd, how)
+		report(reportEnd, runGuestTest(i, t, line))
 	}
 	return nil
 }
@@ -137,6 +146,10 @@ func loopbackUp() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
 }
 
+func takeOffline(cpu int) error {
+	return os.WriteFile(fmt.Sprintf("/sys/devices/system/cpu/cpu%d/online", cpu), []byte("0"), 0)
+}
+
 func loadModule(name string) error {
 	f, err := os.Open(name)
 	if err != nil {
@@ -152,33 +165,16 @@ func logToKernel(line string) {
 	_ = os.WriteFile("/dev/kmsg", []byte("vm: "+line), 0)
 }
 
-// runTest runs a test binary in a cgroup of its own, as on other systems no
-// process is in the root.
-func runTest(i int, t guestTest, line *os.File) error {
-	dir := fmt.Sprintf("/sys/fs/cgroup/test%d", i)
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
+// runGuestTest runs a test binary, if there are cgroups in one of its own, as on
+// other systems no process is in the root.
+func runGuestTest(i int, t testRun, line *os.File) (ended string) {
+	t.Env = append([]string{"HOME=/tmp", "PATH=/bin"}, t.Env...)
+	if os.Getenv(cgroup1Env) != "" {
+		return t.run(context.Background(), "", line)
 	}
-	cgroup, err := os.Open(dir)
-	if err != nil {
-		return err
+	cgroup := fmt.Sprintf("%s/test%d", cgroupDir, i)
+	if err := os.Mkdir(cgroup, 0o755); err != nil {
+		return err.Error()
 	}
-	defer cgroup.Close()
-
-	ctx, cancel := context.WithTimeoutCause(context.Background(), t.Timeout, errors.New("killed as it didn't end"))
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(t.Dir, t.Binary), t.Args...)
-	cmd.Dir = t.Dir
-	cmd.Env = append([]string{"HOME=/tmp", "PATH=/bin", "PWD=" + t.Dir}, t.Env...)
-	cmd.Stdout, cmd.Stderr = line, line
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
-	// Children of the test binary have to go with it.
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return err
-	}
-	return nil
+	return t.run(context.Background(), cgroup, line)
 }

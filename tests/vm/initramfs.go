@@ -11,24 +11,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"time"
 )
 
-// testSettings are what all test binaries are run with.
-type testSettings struct {
-	run     string
-	timeout time.Duration
-}
-
-// killAfter is how long a test binary may go on after its own timeout, at which
-// it prints what it's doing.
-const killAfter = 15 * time.Second
-
-// testEnv makes tests do less, as an emulated machine is slow.
-var testEnv = []string{"SOCKMETA_INTEGRITY_DATAGRAMS=20000"}
-
 // writeInitramfs writes all that the virtual machine has by way of files.
-func writeInitramfs(ctx context.Context, file, initBinary, rawsend string, modules []module, tests []testBinary, s testSettings) (err error) {
+func writeInitramfs(ctx context.Context, file, initBinary string, built map[string]string, modules []module, tests []testBinary, s testSettings) (err error) {
 	f, err := os.Create(file)
 	if err != nil {
 		return err
@@ -45,28 +31,21 @@ func writeInitramfs(ctx context.Context, file, initBinary, rawsend string, modul
 			return err
 		}
 	}
-	c.copy("bin/rawsend", 0o755, rawsend)
+	for name, file := range built {
+		c.copy(path.Join("bin", name), 0o755, file)
+	}
 	for _, m := range modules {
 		name := path.Join("modules", m.name+".ko")
 		c.bytes(name, 0o644, m.data)
 		p.Modules = append(p.Modules, "/"+name)
 	}
 	for _, t := range tests {
-		g := guestTest{
-			Package: t.pkg,
-			Dir:     path.Join("/src", shortName(t.pkg)),
-			Binary:  path.Base(t.pkg) + ".test",
-			Args:    []string{"-test.v=test2json", "-test.timeout=" + s.timeout.String()},
-			Env:     testEnv,
-			Timeout: s.timeout + killAfter,
-		}
-		if s.run != "" {
-			g.Args = append(g.Args, "-test.run="+s.run)
-		}
-		p.Tests = append(p.Tests, g)
-		c.copy(path.Join(g.Dir, g.Binary)[1:], 0o755, t.file)
+		dir := guestTestDir(t.pkg)
+		run := newTestRun(t, dir, path.Join(dir, path.Base(t.pkg)+".test"), s)
+		p.Tests = append(p.Tests, run)
+		c.copy(run.File[1:], 0o755, t.file)
 		if t.testdata != "" {
-			if err := copyTree(c, path.Join(g.Dir, "testdata")[1:], t.testdata); err != nil {
+			if err := copyTree(c, path.Join(dir, "testdata")[1:], t.testdata); err != nil {
 				return err
 			}
 		}

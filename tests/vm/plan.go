@@ -2,12 +2,23 @@
 
 package main
 
-import "time"
-
 // guestEnv is in the environment of the virtual machine's first process, where
 // the kernel puts what it doesn't know on its command line. It makes this
 // program act as that process.
 const guestEnv = "SOCKMETA_VM_GUEST"
+
+// cgroup1Env, if it's there too, makes it a machine with cgroups of version 1
+// alone.
+const cgroup1Env = "SOCKMETA_VM_CGROUP1"
+
+// The virtual machine has two CPUs for tests to meet themselves on another one,
+// and numbers of CPUs that leave gaps: number 1 is taken offline, 3 is not there.
+// What counts the CPUs to find their numbers fails.
+const (
+	presentCPUs  = 3
+	possibleCPUs = 4
+	offlineCPU   = 1
+)
 
 // planFile is where the virtual machine finds its plan.
 const planFile = "/plan.json"
@@ -16,17 +27,7 @@ const planFile = "/plan.json"
 type plan struct {
 	// Modules are files of kernel modules, to be loaded in this order.
 	Modules []string
-	Tests   []guestTest
-}
-
-// guestTest is a test binary to run.
-type guestTest struct {
-	Package string
-	// Dir is its working directory and where its file Binary is.
-	Dir, Binary string
-	Args, Env   []string
-	// Timeout is when it's killed, which is after its own timeout.
-	Timeout time.Duration
+	Tests   []testRun
 }
 
 // The virtual machine reports on a serial line of its own. A line that starts

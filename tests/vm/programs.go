@@ -33,16 +33,26 @@ func missingPackages() (packages []string) {
 	return packages
 }
 
-// buildRawsend builds the example in C, linked statically as there are no
-// libraries in the virtual machine but those of guestPrograms.
-func buildRawsend(ctx context.Context, file string) error {
-	dir, err := command(ctx, "", nil, "go", "list", "-f", "{{.Dir}}", self)
+// buildPrograms builds what tests would otherwise compile, for which there is no
+// compiler in the virtual machine, and returns the files by the programs' names. C is
+// linked statically, as there are no libraries but those of guestPrograms.
+func buildPrograms(ctx context.Context, dir string) (map[string]string, error) {
+	out, err := command(ctx, "", nil, "go", "list", "-f", "{{.Dir}}", self)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	source := filepath.Join(strings.TrimSpace(string(dir)), "../../examples/c/rawsend.c")
-	_, err = command(ctx, "", nil, "cc", "-static", "-Wall", "-Wextra", "-Werror", "-o", file, source)
-	return err
+	root := filepath.Join(strings.TrimSpace(string(out)), "../..")
+	built := map[string]string{
+		"rawsend":  filepath.Join(dir, "rawsend"),
+		"client32": filepath.Join(dir, "client32"),
+	}
+	if _, err := command(ctx, "", nil, "cc", "-static", "-Wall", "-Wextra", "-Werror",
+		"-o", built["rawsend"], filepath.Join(root, "examples/c/rawsend.c")); err != nil {
+		return nil, err
+	}
+	_, err = command(ctx, root, []string{"GOOS=linux", "GOARCH=386", "CGO_ENABLED=0"}, "go", "build",
+		"-o", built["client32"], "./tests/client32")
+	return built, err
 }
 
 var library = regexp.MustCompile(`(?m)^\t(?:\S+ => )?(/\S+) \(0x`)

@@ -33,6 +33,26 @@ type result struct {
 	Reason string `json:",omitempty"`
 }
 
+// collect adds the results of test binaries of which some may not have been run.
+func (r *run) collect(ctx context.Context, tests []testBinary, sections []*section) error {
+	for i, b := range tests {
+		if i >= len(sections) {
+			r.Results = append(r.Results, result{Package: b.pkg, Outcome: failed, Reason: "not run"})
+			continue
+		}
+		// What was run counts, also when the user has had enough.
+		results, err := sectionResults(context.WithoutCancel(ctx), sections[i])
+		if err != nil {
+			return err
+		}
+		r.Results = append(r.Results, results...)
+	}
+	if len(r.Results) == 0 {
+		return errors.New("no test was run")
+	}
+	return nil
+}
+
 // testEvent is what test2json makes of a test binary's output.
 type testEvent struct {
 	Action, Test, Output string
@@ -66,9 +86,6 @@ func decodeEvents(data []byte) ([]testEvent, error) {
 		events = append(events, e)
 	}
 }
-
-// exitedOK is how a test binary ends in which all is well.
-const exitedOK = "exit status 0"
 
 // collect turns the events of a package's test binary, which ended as said, into
 // results.

@@ -13,22 +13,14 @@ import (
 type run struct {
 	Kernel  string
 	Release string
-	// BootSeconds is until the first process, Seconds all of it.
-	BootSeconds, Seconds float64
-	Results              []result
+	// Conditions are what justifiedSkips may go by besides the kernel.
+	Conditions []string `json:",omitempty"`
+	// BootSeconds is until the first process, Seconds all of it, CPUSeconds
+	// what that took of the host's processors.
+	BootSeconds, Seconds, CPUSeconds float64
+	Results                          []result
 	// Problems are the kernel's and those with running it.
 	Problems []string `json:",omitempty"`
-}
-
-// bad returns the results that make this command fail.
-func (r *run) bad() []result {
-	var bad []result
-	for _, res := range r.Results {
-		if _, ok := justified(r.Kernel, res.Package, res.Test); res.Outcome == failed || res.Outcome == skipped && !ok {
-			bad = append(bad, res)
-		}
-	}
-	return bad
 }
 
 type testName struct{ pkg, test string }
@@ -65,7 +57,7 @@ func printTable(w io.Writer, runs []*run) error {
 			cell := "-"
 			if res, ok := results[n][r.Kernel]; ok {
 				cell = string(res.Outcome)
-				if _, ok := justified(r.Kernel, n.pkg, n.test); res.Outcome == skipped && !ok {
+				if r.unjustified(res) {
 					cell = "SKIP"
 				}
 			}
@@ -105,8 +97,8 @@ func printNotes(w io.Writer, r *run) {
 			continue
 		}
 		fmt.Fprintf(w, "\n%s %s: %s %s", r.Kernel, res.Outcome, shortName(res.Package), orWhole(res.Test))
-		if why, ok := justified(r.Kernel, res.Package, res.Test); ok && res.Outcome == skipped {
-			fmt.Fprintf(w, ": %s", why)
+		if i := r.justification(res); i >= 0 {
+			fmt.Fprintf(w, ": %s", justifiedSkips[i].why)
 		}
 		fmt.Fprintf(w, "\n%s\n", indent(head(res.Reason, noteLines)))
 	}
@@ -122,8 +114,8 @@ func printSummary(w io.Writer, r *run) {
 			count[res.Outcome]++
 		}
 	}
-	fmt.Fprintf(w, "\n%s (%s): %d passed, %d failed, %d skipped, %d problems; booted in %.0f s, took %.0f s\n",
-		r.Kernel, r.Release, count[passed], count[failed], count[skipped], len(r.Problems), r.BootSeconds, r.Seconds)
+	fmt.Fprintf(w, "\n%s (%s): %d passed, %d failed, %d skipped, %d problems; booted in %.0f s, took %.0f s, %.0f s of CPU\n",
+		r.Kernel, r.Release, count[passed], count[failed], count[skipped], len(r.Problems), r.BootSeconds, r.Seconds, r.CPUSeconds)
 }
 
 // noteLines is how many lines are printed of what a test has to say. In JSON

@@ -7,23 +7,6 @@ import (
 	"testing"
 )
 
-func TestJustified(t *testing.T) {
-	const pkg = "github.com/sockmeta/sockmeta-go/tests"
-	for _, tt := range []struct {
-		series, test string
-		want         bool
-	}{
-		{"6.1", "TestAreas", true},
-		{"6.1", "TestAreas/raw", true},
-		{"6.12", "TestAreas", false},
-		{"6.1", "TestTypes", false},
-	} {
-		if why, ok := justified(tt.series, pkg, tt.test); ok != tt.want || ok && why == "" {
-			t.Errorf("%s on %s: %q, %v, want %v", tt.test, tt.series, why, ok, tt.want)
-		}
-	}
-}
-
 func TestPrintTable(t *testing.T) {
 	a, b := &run{Kernel: "6.1"}, &run{Kernel: "7.3", Problems: []string{"BUG: x"}}
 	a.Results = []result{
