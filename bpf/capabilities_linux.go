@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -92,7 +93,13 @@ func lockedDown() bool {
 	if b, err := os.ReadFile("/sys/kernel/security/lockdown"); err == nil {
 		return strings.Contains(string(b), "[confidentiality]")
 	}
-	return errors.Is(features.HaveProgramHelper(ebpf.CGroupSKB, asm.FnProbeReadKernel), ebpf.ErrNotSupported)
+	// The loader puts an older helper in the place of one that is missing, and
+	// does not recognize what the kernel says of that.
+	var refusal *ebpf.VerifierError
+	return errors.As(features.HaveProgramHelper(ebpf.CGroupSKB, asm.FnProbeReadKernel), &refusal) &&
+		slices.ContainsFunc(refusal.Log, func(line string) bool {
+			return strings.Contains(line, "program of this type cannot use helper")
+		})
 }
 
 // unguessed leaves out the loader's own guess at the cause of an EPERM, which is

@@ -29,6 +29,7 @@ const (
 	ingressMapSockmetaSks        = "sockmeta_sks"
 	ingressMapSockmetaTcps       = "sockmeta_tcps"
 	ingressProgSockmetaIngress   = "sockmeta_ingress"
+	ingressVarFirstRound         = "first_round"
 	ingressVarSlotsShift         = "slots_shift"
 )
 
@@ -99,6 +100,7 @@ type ingressMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressVariableSpecs struct {
+	FirstRound *ebpf.VariableSpec `ebpf:"first_round"`
 	SlotsShift *ebpf.VariableSpec `ebpf:"slots_shift"`
 }
 
@@ -157,6 +159,7 @@ func (m *ingressMaps) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressVariables struct {
+	FirstRound *ebpf.Variable `ebpf:"first_round"`
 	SlotsShift *ebpf.Variable `ebpf:"slots_shift"`
 }
 

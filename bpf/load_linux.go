@@ -10,6 +10,8 @@ import (
 	"math/bits"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 )
 
 // programs are what an attachment consists of, and the maps that they share.
@@ -64,6 +66,9 @@ func load(opts Options) (_ *programs, err error) {
 	if err := ingress.Variables["slots_shift"].Set(uint32(bits.TrailingZeros(uint(slotsPerCPU)))); err != nil {
 		return nil, err
 	}
+	if err := ingress.Variables["first_round"].Set(firstRound()); err != nil {
+		return nil, err
+	}
 
 	p := &programs{}
 	defer func() {
@@ -75,7 +80,9 @@ func load(opts Options) (_ *programs, err error) {
 		ingressPrograms
 		ingressMaps
 	}
-	if err := ingress.LoadAndAssign(&ingressObjects, nil); err != nil {
+	// The kernel's types take longer to read than all else.
+	types := btf.NewCache()
+	if err := ingress.LoadAndAssign(&ingressObjects, &ebpf.CollectionOptions{Cache: types}); err != nil {
 		return nil, err
 	}
 	p.ingress, p.maps = ingressObjects.ingressPrograms, ingressObjects.ingressMaps
@@ -88,21 +95,21 @@ func load(opts Options) (_ *programs, err error) {
 	if err := egress.Variables["tracing"].Set(opts.Tracing); err != nil {
 		return nil, err
 	}
-	if err := loadShared(egress, &p.egress, shared); err != nil {
+	if err := loadShared(egress, &p.egress, shared, types); err != nil {
 		return nil, err
 	}
 	sockopt, err := loadSockopt()
 	if err != nil {
 		return nil, err
 	}
-	if err := loadShared(sockopt, &p.sockopt, shared); err != nil {
+	if err := loadShared(sockopt, &p.sockopt, shared, types); err != nil {
 		return nil, err
 	}
 	sockops, err := loadSockops()
 	if err != nil {
 		return nil, err
 	}
-	if err := loadShared(sockops, &p.sockops, shared); err != nil {
+	if err := loadShared(sockops, &p.sockops, shared, types); err != nil {
 		return nil, err
 	}
 	if opts.Tracing {
@@ -110,7 +117,7 @@ func load(opts Options) (_ *programs, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := loadShared(tracing, &p.tracing, shared); err != nil {
+		if err := loadShared(tracing, &p.tracing, shared, types); err != nil {
 			return nil, fmt.Errorf("%w: %w", errTracing, err)
 		}
 	}
@@ -135,9 +142,20 @@ func (p *programs) shared() map[string]*ebpf.Map {
 	}
 }
 
+// firstRound returns where an attachment begins to count the rounds through its
+// slots. A clock whose ticks, of 4 µs, are shorter than any round puts it behind all
+// rounds of earlier attachments. Handles have room for 6 days of them, which is
+// longer than datagrams wait.
+func firstRound() uint64 {
+	var now unix.Timespec
+	// It does not fail for this clock.
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return uint64(now.Nano()) >> 12
+}
+
 // loadShared loads one object on top of the maps that are there already.
-func loadShared(spec *ebpf.CollectionSpec, to any, shared map[string]*ebpf.Map) error {
-	opts := ebpf.CollectionOptions{MapReplacements: make(map[string]*ebpf.Map)}
+func loadShared(spec *ebpf.CollectionSpec, to any, shared map[string]*ebpf.Map, types *btf.Cache) error {
+	opts := ebpf.CollectionOptions{MapReplacements: make(map[string]*ebpf.Map), Cache: types}
 	for name, m := range shared {
 		if own, ok := spec.Maps[name]; ok {
 			own.MaxEntries = m.MaxEntries()
@@ -158,18 +176,21 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 	if !ok {
 		return errors.New("receive map has no id")
 	}
-	var random [8]byte
+	var random [12]byte
 	rand.Read(random[:])
 
 	inst := instance{
 		Info: Info{
 			Abi:         ABI,
 			SlotsPerCpu: uint32(slotsPerCPU),
-			Instance:    binary.NativeEndian.Uint64(random[:]),
+			Instance:    binary.NativeEndian.Uint64(random[:8]),
 			RxMapId:     uint32(id),
 			Slots:       p.maps.SockmetaRx.MaxEntries(),
 		},
 		Policy: opts.Policy.encode(),
+		// A receiver may have opted in to two attachments: they are to give
+		// different numbers.
+		LocalCursor: uint64(binary.NativeEndian.Uint32(random[8:])),
 	}
 	if opts.Tracing {
 		inst.Info.Features |= TracingFeature

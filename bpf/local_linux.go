@@ -74,7 +74,7 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 		return nil, err
 	}
 	var objs localPrograms
-	if err := loadShared(spec, &objs, shared); err != nil {
+	if err := loadShared(spec, &objs, shared, btf.NewCache()); err != nil {
 		return nil, explain(fmt.Errorf("load: %w", err))
 	}
 	defer objs.Close()

@@ -132,7 +132,8 @@ func memoryOfMaps(t *testing.T, a *bpf.Attachment) (sum uint64) {
 		info, err := m.Info()
 		must(t, errors.Join(err, m.Close()))
 		size, ok := info.Memlock()
-		if !ok {
+		// Of what is kept at sockets, older kernels say 0.
+		if !ok && info.Type != ebpf.SkStorage {
 			t.Fatalf("map %s does not say its size", info.Name)
 		}
 		sum += size
@@ -358,17 +359,13 @@ func TestAbuseHandshakes(t *testing.T) {
 	}))
 	defer unix.Close(raw)
 
-	const entries = 4096 // of sockmeta_handshakes
-	done := make(chan error, 1)
-	go func() { done <- floodSyns(raw, lab.ClientAddr4, lab.ServerAddr4, 1024, tcpPort+1, 3*entries) }()
+	// Twice as many as sockmeta_handshakes holds, few enough at a time that the
+	// devices' queues take them.
+	const flood, wave = 2 * 4096, 512
 	opened, lost := 0, 0
-	for flooding := true; flooding; {
-		select {
-		case err := <-done:
-			must(t, err)
-			flooding = false
-		default:
-		}
+	for sent := 0; sent < flood; sent += wave {
+		done := make(chan error, 1)
+		go func() { done <- floodSyns(raw, lab.ClientAddr4, lab.ServerAddr4, uint16(1024+sent), tcpPort+1, wave) }()
 		client := lab.dial(lab.ServerAddr4)
 		c := lab.accept(victim)
 		md, err := c.OpeningMetadata()
@@ -384,6 +381,7 @@ func TestAbuseHandshakes(t *testing.T) {
 		packetID(t, md, err)
 		must(t, c.Close())
 		must(t, client.Close())
+		must(t, <-done)
 	}
 	t.Logf("%d connections opened during the flood, %d without the record of the opening segment", opened, lost)
 }

@@ -483,7 +483,6 @@ func TestCoexistTimes(t *testing.T) {
 			}))
 			t.Cleanup(func() { _ = c.Close() })
 			withFD(t, c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, value) })
-			must(t, c.SetReadDeadline(time.Now().Add(udpPatience)))
 			conns = append(conns, c)
 		}
 		return conns
@@ -498,6 +497,8 @@ func TestCoexistTimes(t *testing.T) {
 	}))
 	defer ours.Close()
 	for _, c := range append(conns, open()...) {
+		must(t, c.SetReadDeadline(time.Now().Add(udpPatience)))
+		must(t, ours.SetReadDeadline(time.Now().Add(udpPatience)))
 		for range 3 {
 			must(t, sendOurs("ours"))
 			must1(t)(ours.WriteTo([]byte("theirs"), c.LocalAddr()))

@@ -93,7 +93,7 @@ func (l *tcpLab) dial(addr netip.Addr) *net.TCPConn {
 
 func (l *tcpLab) accept(ln *sockmeta.TCPListener) *sockmeta.TCPConn {
 	l.t.Helper()
-	must(l.t, ln.SetDeadline(time.Now().Add(10*time.Second)))
+	must(l.t, ln.SetDeadline(time.Now().Add(20*time.Second)))
 	c, err := ln.AcceptTCP()
 	must(l.t, err)
 	must(l.t, c.SetDeadline(time.Now().Add(20*time.Second)))

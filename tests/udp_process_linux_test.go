@@ -624,6 +624,64 @@ func TestUDPTwice(t *testing.T) {
 	}
 }
 
+// TestUDPAttachedAnew has datagrams wait in a socket while the programs that saw them
+// are replaced, and the socket opts in to the new ones: their handles are not those
+// of any record of the new programs.
+func TestUDPAttachedAnew(t *testing.T) {
+	testutil.RequireRoot(t)
+	testutil.Leaks(t)
+	cg := testutil.EnterCgroup(t)
+	must(t, onEachCPU(func() error {
+		before, err := bpf.Attach(bpf.Options{Cgroup: cg.Path(), Private: true})
+		if err != nil {
+			return err
+		}
+		first, send, err := loopback()
+		if err != nil {
+			return err
+		}
+		defer first.Close()
+		const waiting = 4
+		for range waiting {
+			if err := send("before"); err != nil {
+				return err
+			}
+		}
+		if err := before.Close(); err != nil {
+			return err
+		}
+		after, err := bpf.Attach(bpf.Options{Cgroup: cg.Path(), Private: true})
+		if err != nil {
+			return err
+		}
+		defer after.Close()
+		c := sockmeta.WrapUDP(first.NetConn().(*net.UDPConn))
+		for range waiting {
+			if err := send("after"); err != nil {
+				return err
+			}
+		}
+		for i := range 2 * waiting {
+			b := make([]byte, 64)
+			var md sockmeta.Metadata
+			n, _, err := c.ReadMetadata(b, &md)
+			switch string(b[:n]) {
+			case "before":
+				if !errors.Is(err, sockmeta.ErrOverrun) && !errors.Is(err, sockmeta.ErrNoMetadata) {
+					t.Errorf("datagram %d, of the programs before: %v, %v", i, &md, err)
+				}
+			case "after":
+				if err != nil {
+					t.Errorf("datagram %d: %v", i, err)
+				}
+			default:
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
 // TestUDPOptInFails has the kernel refuse: no memory is left for the socket's
 // options. The payload has to come all the same, and the error has to be one
 // about metadata.

@@ -16,6 +16,11 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 const volatile __u32 slots_shift;	/* 1 << slots_shift slots a CPU */
+/* Where the count of rounds through the slots begins. Datagrams may wait in a
+ * socket until other programs have taken the place of these: no two attachments
+ * are to give the same handle.
+ */
+const volatile __u64 first_round;
 
 static __always_inline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_sk *st)
 {
@@ -34,8 +39,9 @@ static __always_inline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_s
 	slot->owner = st->id;
 	slot->tsflags = st->tsflags;
 	fill_record(ctx, &slot->rec);
-	handle = SOCKMETA_HANDLE_BIT |
-		 ((n >> slots_shift << SOCKMETA_INDEX_BITS) & (SOCKMETA_HANDLE_BIT / 2 - 1)) | index;
+	handle = SOCKMETA_HANDLE_BIT | index |
+		 (((n >> slots_shift) + first_round) << SOCKMETA_INDEX_BITS &
+		  (SOCKMETA_HANDLE_BIT / 2 - 1));
 	publish(&slot->seq, handle);
 	ctx->tstamp = handle;
 }

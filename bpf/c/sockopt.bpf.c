@@ -248,27 +248,35 @@ int sockmeta_setsockopt(struct bpf_sockopt *ctx)
 	return 1;
 }
 
-/* Copies a record out, 8 bytes at a time: optval has no fixed size. The buffer
- * takes a whole record or none. What is behind the area was another packet's,
- * and maybe another socket's: it stays here.
+/* Copies a record out, if it is still the one that had the number want at seq;
+ * else the buffer is left with zeros. The buffer takes a whole record or none.
+ * What is behind the area was another packet's, and maybe another socket's: it
+ * stays here. Global, and without branches, so that the verifier looks at it once
+ * and not again for each way that leads here.
  */
-static __always_inline int copy_record(struct bpf_sockopt *ctx, __u32 off,
-				       const struct sockmeta_record *rec)
+__noinline int copy_record(struct bpf_sockopt *ctx, __u64 *seq, __u64 want,
+			   const struct sockmeta_record *rec, int in_answer)
 {
-	const __u64 *from = (const __u64 *)rec;
-	__u32 end = RECORD_HDR + rec->area_len, i;
-	__u64 *to = ctx->optval + off;
+	const __u32 *from = (const __u32 *)rec;
+	__u64 end, in;
+	__u32 *to, i;
 
+	if (!rec || !seq)
+		return 0;
+	to = ctx->optval + (in_answer ? __builtin_offsetof(struct sockmeta_answer, rec) : 0);
+	if ((void *)to + sizeof(*rec) > ctx->optval_end)
+		return 0;
+	end = RECORD_HDR + rec->area_len;
 	for (i = 0; i < sizeof(*rec) / sizeof(*from); i++) {
-		if ((void *)(to + i + 1) > ctx->optval_end)
-			return 0;
-		to[i] = 0;
-		if (end >= (i + 1) * sizeof(*from))
-			to[i] = from[i];
-		else if (end > i * sizeof(*from))
-			*(__u32 *)&to[i] = *(const __u32 *)&from[i];
+		/* 1 where this word is in front of the end, else 0 */
+		in = i * sizeof(*from) - end;
+		barrier_var(in);
+		to[i] = from[i] * (in >> 63);
 	}
-	return 1;
+	if (read_seq(seq) == want)
+		return 1;
+	__builtin_memset(to, 0, sizeof(*rec));
+	return 0;
 }
 
 static __always_inline int get_info(struct bpf_sockopt *ctx)
@@ -327,10 +335,9 @@ static __always_inline int get_slot(struct bpf_sockopt *ctx, const struct sockme
 	answer->seq = seq;
 	answer->tsflags = slot->tsflags;
 	answer->reserved = 0;
-	copy_record(ctx, __builtin_offsetof(struct sockmeta_answer, rec), &slot->rec);
-	if (read_seq(&slot->seq) != seq) {
-		/* the copy may hold another socket's bytes */
-		__builtin_memset(answer, 0, sizeof(*answer));
+	if (!copy_record(ctx, &slot->seq, seq, &slot->rec, 1)) {
+		answer->seq = 0;
+		answer->tsflags = 0;
 		return refuse(-ENODATA);
 	}
 	return answer_with(ctx, sizeof(*answer));
@@ -346,11 +353,8 @@ static __always_inline int get_cell(struct bpf_sockopt *ctx, struct sockmeta_cel
 
 	if ((void *)(rec + 1) > ctx->optval_end)
 		return refuse(-EMSGSIZE);
-	copy_record(ctx, 0, &cell->rec);
-	if (read_seq(&cell->seq) != seq) {
-		__builtin_memset(rec, 0, sizeof(*rec));
+	if (!copy_record(ctx, &cell->seq, seq, &cell->rec, 0))
 		return refuse(-EOVERFLOW);
-	}
 	rec->flags |= flags;
 	return answer_with(ctx, sizeof(*rec));
 }
@@ -366,6 +370,38 @@ static __always_inline int get_newest(struct bpf_sockopt *ctx, struct sockmeta_c
 
 #define load(x) (*(volatile typeof(x) *)&(x))
 
+/* What get_read() looks for, and what it has found so far. */
+struct search {
+	struct sockmeta_tcp *tcp;
+	__u64 first;		/* number of the record; 0: none */
+	__u32 last;		/* sequence number of the byte */
+	__u16 flags;
+	__u16 lost;
+};
+
+/* For bpf_loop(): the verifier would follow every way through 16 cells. */
+static int look_into(__u32 i, struct search *s)
+{
+	struct sockmeta_cell *cell = &s->tcp->ring[i & (SOCKMETA_TCP_RING - 1)];
+	__u64 seq = load(cell->seq);
+	__u32 start = load(cell->start), end = load(cell->end);
+
+	if (!seq)
+		return 0;
+	/* being written, or newer than the byte's would be */
+	if (!is_record(seq) || load(cell->seq) != seq || after(start, s->last)) {
+		s->lost = 1;
+		return 0;
+	}
+	if (!after(end, s->last))
+		return 0;
+	if (s->first)
+		s->flags = SOCKMETA_F_REPEATED;
+	if (!s->first || seq < s->first)
+		s->first = seq;
+	return 0;
+}
+
 /*
  * The segment that brought the last byte that the application read. It may have
  * been in a cell that newer segments took, also when their bytes come first:
@@ -375,42 +411,26 @@ static __always_inline int get_newest(struct bpf_sockopt *ctx, struct sockmeta_c
  */
 static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
 {
+	struct search s = {
+		.tcp = tcp,
+		.last = copied_seq(ctx) - 1,
+		.lost = tcp->head > SOCKMETA_TCP_RING,
+	};
 	struct sockmeta_cell *found;
-	__u64 first = 0;
-	__u16 flags = 0;
-	int lost = tcp->head > SOCKMETA_TCP_RING;
-	__u32 last = copied_seq(ctx) - 1, i;
 
-	if (last == tcp->unread)
+	if (s.last == tcp->unread)
 		return refuse(-ENODATA);
 	/* read to the end: copied_seq stands behind the FIN */
-	if (tcp->has_fin && last == tcp->fin)
-		last--;
-	for (i = 0; i < SOCKMETA_TCP_RING; i++) {
-		struct sockmeta_cell *cell = &tcp->ring[i];
-		__u64 seq = load(cell->seq);
-		__u32 start = load(cell->start), end = load(cell->end);
-
-		if (!seq)
-			continue;
-		/* being written, or newer than the byte's would be */
-		if (!is_record(seq) || load(cell->seq) != seq || after(start, last)) {
-			lost = 1;
-			continue;
-		}
-		if (!after(end, last))
-			continue;
-		if (first)
-			flags = SOCKMETA_F_REPEATED;
-		if (!first || seq < first)
-			first = seq;
-	}
-	if (!first)
-		return refuse(lost ? -EOVERFLOW : -ENODATA);
-	found = &tcp->ring[(first - FIRST_SEQ) & (SOCKMETA_TCP_RING - 1)];
-	if (read_seq(&found->seq) != first || after(found->start, last) || !after(found->end, last))
+	if (tcp->has_fin && s.last == tcp->fin)
+		s.last--;
+	bpf_loop(SOCKMETA_TCP_RING, look_into, &s, 0);
+	if (!s.first)
+		return refuse(s.lost ? -EOVERFLOW : -ENODATA);
+	found = &tcp->ring[(s.first - FIRST_SEQ) & (SOCKMETA_TCP_RING - 1)];
+	if (read_seq(&found->seq) != s.first || after(found->start, s.last) ||
+	    !after(found->end, s.last))
 		return refuse(-EOVERFLOW);
-	return get_cell(ctx, found, first, flags);
+	return get_cell(ctx, found, s.first, s.flags);
 }
 
 static __always_inline int get_latest(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)

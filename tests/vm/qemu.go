@@ -26,6 +26,10 @@ const (
 	bootTries = 3
 )
 
+// patience makes a kernel complain of a CPU that gets nowhere after minutes: one
+// that is emulated may not have run for as long as a real one would be stuck.
+const patience = "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=180"
+
 var errEarlyDeath = errors.New("the kernel did not get to its first process")
 
 // cpu returns the CPU to emulate for a kernel.
@@ -76,7 +80,7 @@ func (m *machine) bootOnce(ctx context.Context) (t *transcript, took cost, err e
 		"-accel", "tcg,thread=single,tb-size=512",
 		"-cpu", cpu(m.kernel.series), "-smp", fmt.Sprintf("%d,maxcpus=%d", presentCPUs, possibleCPUs), "-m", guestMemory,
 		"-kernel", m.kernel.image, "-initrd", m.initramfs,
-		"-append", strings.TrimSpace("console=ttyS0 ignore_loglevel panic=-1 rdinit=/init "+guestEnv+"=1 "+m.append),
+		"-append", strings.TrimSpace("console=ttyS0 ignore_loglevel panic=-1 "+patience+" rdinit=/init "+guestEnv+"=1 "+m.append),
 		"-serial", "file:"+m.console,
 		"-chardev", "stdio,id=report,signal=off", "-serial", "chardev:report",
 	)
