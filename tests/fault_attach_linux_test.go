@@ -467,6 +467,9 @@ func TestFaultAttach(t *testing.T) {
 		{"shared", "faultJoin", true},
 		{"producer", "faultProducer", false},
 	} {
+		if testing.Short() && tt.name != "alone" {
+			continue
+		}
 		t.Run(tt.name, func(t *testing.T) {
 			testutil.Leaks(t)
 			ns := testutil.Namespace(t)

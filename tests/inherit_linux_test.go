@@ -183,6 +183,9 @@ func TestInherit(t *testing.T) {
 		{"parent attached, killed, heir unprivileged", "bequeathToNobody", false, false, true, "0 metadata"},
 		{"plain", "bequeathToPlain", true, true, true, "0 <nil>"},
 	} {
+		if testing.Short() && !tt.kill {
+			continue
+		}
 		t.Run(tt.name, func(t *testing.T) {
 			testutil.Leaks(t)
 			p := testutil.Pair(t)

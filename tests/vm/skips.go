@@ -31,6 +31,11 @@ var justifiedSkips = []struct {
 		"the kernel allows areas of 32 bytes",
 	},
 	{
+		regexp.MustCompile(`^6\.1$`),
+		regexp.MustCompile(`^tests TestUDPControlMessages/udp\w+/TIMESTAMPING.*_filter_`),
+		"the kernel has no SOF_TIMESTAMPING_OPT_RX_FILTER before Linux 6.12",
+	},
+	{
 		regexp.MustCompile(`^` + noTrampolines + `$`),
 		regexp.MustCompile(`^tests TestTracing`),
 		"this machine allows no BPF trampolines",
