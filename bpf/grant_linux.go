@@ -41,20 +41,12 @@ func pinFor(m *ebpf.Map, g Grant) error {
 	}
 	// Nobody is to open it before it has its owner, or to find nothing there.
 	fresh := fmt.Sprintf("%s_%d", g.Path, os.Getpid())
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := pin(m, fresh); err != nil {
 		return err
-	}
-	clone, err := m.Clone()
-	if err != nil {
-		return err
-	}
-	defer clone.Close()
-	if err := clone.Pin(fresh); err != nil {
-		return fmt.Errorf("%w: is it on a bpffs?", err)
 	}
 	// To read a mapping, a descriptor is needed by which one could write, were
 	// the map not frozen (bpf_map_mmap in kernel/bpf/syscall.c).
-	err = os.Chown(fresh, g.UID, g.GID)
+	err := os.Chown(fresh, g.UID, g.GID)
 	if err == nil {
 		err = os.Chmod(fresh, 0o660)
 	}
