@@ -61,8 +61,10 @@ type growth struct {
 // warmUp is how many rounds pass until a process has all that it keeps.
 const warmUp = 4
 
-// Where a process may be on its way back to what it had.
-const growthPatience = 3 * time.Second
+// Where a process may be on its way back to what it had, and the kernel on its way to
+// free what nobody has: on a machine with much to do its workers take seconds. What
+// leaked stays however long one waits.
+const growthPatience = 30 * time.Second
 
 // round is to be called when nothing goes on.
 func (g *growth) round(number int, l *Ledger) error {

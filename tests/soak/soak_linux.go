@@ -49,8 +49,12 @@ func soak(ctx context.Context, duration time.Duration, seed uint64, progress io.
 	begin := time.Now()
 	end, tell := begin.Add(duration), begin.Add(time.Minute)
 	for number := 0; time.Now().Before(end) && ctx.Err() == nil; number++ {
+		known := len(l.Violations)
 		if err := s.round(number); err != nil {
 			return l, fmt.Errorf("round %d: %w", number, err)
+		}
+		for _, v := range l.Violations[known:] {
+			fmt.Fprintf(progress, "soak: round %d: VIOLATION: %s\n", number, v)
 		}
 		if number == warmUp {
 			if kernel, err = kernelMemory(); err != nil {
