@@ -12,6 +12,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/internal/kerneltypes"
 )
 
 // programs are what an attachment consists of, and the maps that they share.
@@ -80,8 +82,10 @@ func load(opts Options) (_ *programs, err error) {
 		ingressPrograms
 		ingressMaps
 	}
-	// The kernel's types take longer to read than all else.
-	types := btf.NewCache()
+	types := kerneltypes.Cache()
+	if err := dropMissing(ingress, types); err != nil {
+		return nil, err
+	}
 	if err := ingress.LoadAndAssign(&ingressObjects, &ebpf.CollectionOptions{Cache: types}); err != nil {
 		return nil, err
 	}
@@ -155,6 +159,9 @@ func firstRound() uint64 {
 
 // loadShared loads one object on top of the maps that are there already.
 func loadShared(spec *ebpf.CollectionSpec, to any, shared map[string]*ebpf.Map, types *btf.Cache) error {
+	if err := dropMissing(spec, types); err != nil {
+		return err
+	}
 	opts := ebpf.CollectionOptions{MapReplacements: make(map[string]*ebpf.Map), Cache: types}
 	for name, m := range shared {
 		if own, ok := spec.Maps[name]; ok {

@@ -15,6 +15,8 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/internal/kerneltypes"
 )
 
 // A Local lets the metadata of what sockets send through to receivers on the same
@@ -74,7 +76,7 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 		return nil, err
 	}
 	var objs localPrograms
-	if err := loadShared(spec, &objs, shared, btf.NewCache()); err != nil {
+	if err := loadShared(spec, &objs, shared, kerneltypes.Cache()); err != nil {
 		return nil, explain(fmt.Errorf("load: %w", err))
 	}
 	defer objs.Close()
@@ -131,7 +133,7 @@ func (l *Local) close() error {
 // haveDeliveryTimes looks for the type that tells the clocks of delivery times
 // apart, which came with those of UDP.
 func haveDeliveryTimes() error {
-	spec, err := btf.LoadKernelSpec()
+	spec, err := kerneltypes.Cache().Kernel()
 	if err != nil {
 		return fmt.Errorf("%w: kernel without BTF: %w", ErrNotSupported, err)
 	}

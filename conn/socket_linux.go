@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/kerneltypes"
 )
 
 // optIn makes the kernel keep records for the socket, attaching the programs
@@ -125,7 +126,7 @@ func getsockopt(fd, opt int, v *[2]uint32) error {
 // nativeMissing looks for the talk's kfuncs in the kernel's and its modules'
 // BTF.
 var nativeMissing = sync.OnceValue(func() error {
-	spec, err := btf.LoadKernelSpec()
+	spec, err := kerneltypes.Cache().Kernel()
 	if err != nil {
 		return fmt.Errorf("%w: kernel without BTF: %w", ErrNotSupported, err)
 	}

@@ -67,7 +67,8 @@ static __always_inline __u32 cross(struct sockmeta_local *to, const struct sockm
 	return c.kept && c.next == c.len ? c.len : 0;
 }
 
-static __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
+/* Global, to be verified once and not for each caller. */
+__noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
 {
 	struct sockmeta_local_dev dev = {};
 	struct sockmeta_instance *inst = this_instance();

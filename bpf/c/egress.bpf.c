@@ -51,14 +51,16 @@ static __always_inline void forget(struct sockmeta_flights *f, __u64 skb)
  */
 static __always_inline int may_be_corked(struct __sk_buff *ctx)
 {
-	struct sk_buff *skb = kernel_skb(ctx);
+	struct bpf_sock *sk = ctx->sk;
 	struct udp_sock *up;
 
+	if (!sk)
+		return 1;
 	if (!ksym_exists(bpf_rdonly_cast)) {
-		up = (struct udp_sock *)BPF_CORE_READ(skb, sk);
+		up = kernel_address(sk);
 		return BPF_CORE_READ(up, pending);
 	}
-	up = bpf_rdonly_cast(skb->sk, bpf_core_type_id_kernel(struct udp_sock));
+	up = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct udp_sock));
 	return up->pending;
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockmeta/sockmeta-go/internal/kerneltypes"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 )
 
@@ -44,6 +45,7 @@ func Main(m *testing.M, functions map[string]func() error) {
 		os.Exit(0)
 	}
 	children = functions
+	kerneltypes.Keep()
 	os.Exit(m.Run())
 }
 

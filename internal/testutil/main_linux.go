@@ -7,6 +7,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/sockmeta/sockmeta-go/internal/kerneltypes"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 )
 
@@ -18,6 +19,7 @@ func MainInCgroup(m *testing.M, name string) {
 }
 
 func runInCgroup(m *testing.M, name string) int {
+	kerneltypes.Keep()
 	cg, err := netlab.NewCgroup(name)
 	if err != nil {
 		// Without privileges nothing is attached either.
