@@ -17,7 +17,8 @@ import (
 // bpf/include/sockmeta_tx.h find what is in it, or that it is none for them.
 func FuzzPacket(f *testing.F) {
 	var objs struct {
-		Program *ebpf.Program  `ebpf:"fuzz_packet"`
+		Segment *ebpf.Program  `ebpf:"fuzz_segment"`
+		Rest    *ebpf.Program  `ebpf:"fuzz_packet"`
 		Packet  *ebpf.Variable `ebpf:"packet"`
 	}
 	loadFuzz(f, &objs)
@@ -69,7 +70,7 @@ func FuzzPacket(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
 		b = b[:min(len(b), 2048)]
 		ethertype := []uint16{unix.ETH_P_IP, unix.ETH_P_IPV6, unix.ETH_P_ARP}[kind%3]
-		if !testRun(t, objs.Program, ethertype, b) {
+		if !testRun(t, objs.Segment, ethertype, b) || !testRun(t, objs.Rest, ethertype, b) {
 			return
 		}
 		var got testprog.FuzzFuzzPacket

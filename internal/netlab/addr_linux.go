@@ -5,6 +5,7 @@ package netlab
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -54,6 +55,27 @@ func AddRoute(ns *Namespace, dst netip.Prefix, gw netip.Addr) error {
 	r.bytes(unix.RTA_DST, dst.Masked().Addr().AsSlice())
 	r.bytes(unix.RTA_GATEWAY, gw.AsSlice())
 	return wrap("add route to", dst.String(), r.change(ns))
+}
+
+// AddNeighbour tells a link a neighbour's hardware address for good: no packet waits
+// until that was asked for.
+func AddNeighbour(ns *Namespace, name string, addr netip.Addr, hw net.HardwareAddr) error {
+	op := fmt.Sprintf("add neighbour %v to", addr)
+	if !addr.IsValid() {
+		return wrap(op, name, unix.EINVAL)
+	}
+	link, err := getLink(ns, name)
+	if err != nil {
+		return wrap(op, name, err)
+	}
+	r := newRequest(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, unix.NdMsg{
+		Family:  family(addr),
+		Ifindex: int32(link.index),
+		State:   unix.NUD_PERMANENT,
+	})
+	r.bytes(unix.NDA_DST, addr.AsSlice())
+	r.bytes(unix.NDA_LLADDR, hw)
+	return wrap(op, name, r.change(ns))
 }
 
 func family(a netip.Addr) uint8 {

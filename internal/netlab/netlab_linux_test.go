@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
@@ -181,6 +183,65 @@ func TestPair(t *testing.T) {
 	}
 	if err := errors.Join(p.Close(), p.Close()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPairIntroduce keeps the hosts from asking for each other: all frames that are
+// short.
+func TestPairIntroduce(t *testing.T) {
+	testutil.Leaks(t)
+	p := testutil.Pair(t)
+	const short = 500
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, 0, asm.Word), // __sk_buff.len
+			asm.Mov.Imm(asm.R0, 0),                   // TC_ACT_OK
+			asm.JGE.Imm(asm.R2, short, "exit"),
+			asm.Mov.Imm(asm.R0, 2), // TC_ACT_SHOT
+			asm.Return().WithSymbol("exit"),
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prog.Close()
+	for ns, name := range map[*netlab.Namespace]string{p.Client: p.ClientIf, p.Server: p.ServerIf} {
+		if err := netlab.AddFilter(ns, name, netlab.Egress, prog.FD()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(p.Introduce(), p.Introduce()); err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []struct{ client, server netip.Addr }{
+		{p.ClientAddr4, p.ServerAddr4},
+		{p.ClientAddr6, p.ServerAddr6},
+	} {
+		server := listen(t, p.Server, netip.AddrPortFrom(addr.server, 0))
+		client := listen(t, p.Client, netip.AddrPortFrom(addr.client, 0))
+		for _, c := range []struct{ from, to *net.UDPConn }{{client, server}, {server, client}} {
+			to := c.to.LocalAddr().(*net.UDPAddr).AddrPort()
+			if _, err := c.from.WriteToUDPAddrPort(make([]byte, short), to); err != nil {
+				t.Fatal(err)
+			}
+			receive(t, c.to)
+		}
+	}
+}
+
+func TestAddNeighbourErrors(t *testing.T) {
+	testutil.Leaks(t)
+	p := testutil.Pair(t)
+	hw := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	if err := netlab.AddNeighbour(p.Client, "none0", p.ServerAddr4, hw); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("no such link: %v", err)
+	}
+	if err := netlab.AddNeighbour(p.Client, p.ClientIf, netip.Addr{}, hw); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("no address: %v", err)
+	}
+	if err := netlab.AddNeighbour(p.Client, p.ClientIf, p.ServerAddr4, hw[:3]); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("half a hardware address: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ package netlab
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 
@@ -48,6 +49,33 @@ func NewPair() (*Pair, error) {
 		return nil, errors.Join(err, p.Client.Close(), p.Server.Close())
 	}
 	return p, nil
+}
+
+// Introduce gives each host the other's hardware address, so that no packet waits
+// for it.
+func (p *Pair) Introduce() error {
+	return errors.Join(
+		introduce(p.Client, p.ClientIf, p.Server, p.ServerIf, p.ServerAddr4, p.ServerAddr6),
+		introduce(p.Server, p.ServerIf, p.Client, p.ClientIf, p.ClientAddr4, p.ClientAddr6),
+	)
+}
+
+// introduce makes the other host, by all its addresses, known at an interface.
+func introduce(ns *Namespace, name string, other *Namespace, otherName string, addrs ...netip.Addr) error {
+	var hw net.HardwareAddr
+	err := other.Do(func() error {
+		ifi, err := net.InterfaceByName(otherName)
+		if err == nil {
+			hw = ifi.HardwareAddr
+		}
+		return err
+	})
+	for _, addr := range addrs {
+		if err == nil {
+			err = AddNeighbour(ns, name, addr, hw)
+		}
+	}
+	return err
 }
 
 // Close disconnects the hosts and releases their namespaces. The link is gone

@@ -18,6 +18,7 @@ import (
 const (
 	EchoProgEchoTcp = "echo_tcp"
 	EchoProgEchoUdp = "echo_udp"
+	EchoProgOnlyUdp = "only_udp"
 	EchoVarRefused  = "refused"
 )
 
@@ -65,6 +66,7 @@ type EchoSpecs struct {
 type EchoProgramSpecs struct {
 	EchoTcp *ebpf.ProgramSpec `ebpf:"echo_tcp"`
 	EchoUdp *ebpf.ProgramSpec `ebpf:"echo_udp"`
+	OnlyUdp *ebpf.ProgramSpec `ebpf:"only_udp"`
 }
 
 // EchoMapSpecs contains maps before they are loaded into the kernel.
@@ -119,12 +121,14 @@ type EchoVariables struct {
 type EchoPrograms struct {
 	EchoTcp *ebpf.Program `ebpf:"echo_tcp"`
 	EchoUdp *ebpf.Program `ebpf:"echo_udp"`
+	OnlyUdp *ebpf.Program `ebpf:"only_udp"`
 }
 
 func (p *EchoPrograms) Close() error {
 	return _EchoClose(
 		p.EchoTcp,
 		p.EchoUdp,
+		p.OnlyUdp,
 	)
 }
 

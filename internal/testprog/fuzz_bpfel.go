@@ -33,6 +33,7 @@ type FuzzFuzzControl struct {
 	_        structs.HostLayout
 	Len      uint32
 	Found    uint32
+	Address  uint64
 	Messages [32]struct {
 		_      structs.HostLayout
 		Offset uint32
@@ -515,6 +516,7 @@ const (
 	FuzzProgFuzzLocal         = "fuzz_local"
 	FuzzProgFuzzPacket        = "fuzz_packet"
 	FuzzProgFuzzPass          = "fuzz_pass"
+	FuzzProgFuzzSegment       = "fuzz_segment"
 	FuzzProgFuzzSent          = "fuzz_sent"
 	FuzzProgFuzzWire          = "fuzz_wire"
 	FuzzVarArea               = "area"
@@ -570,6 +572,7 @@ type FuzzProgramSpecs struct {
 	FuzzLocal   *ebpf.ProgramSpec `ebpf:"fuzz_local"`
 	FuzzPacket  *ebpf.ProgramSpec `ebpf:"fuzz_packet"`
 	FuzzPass    *ebpf.ProgramSpec `ebpf:"fuzz_pass"`
+	FuzzSegment *ebpf.ProgramSpec `ebpf:"fuzz_segment"`
 	FuzzSent    *ebpf.ProgramSpec `ebpf:"fuzz_sent"`
 	FuzzWire    *ebpf.ProgramSpec `ebpf:"fuzz_wire"`
 }
@@ -678,6 +681,7 @@ type FuzzPrograms struct {
 	FuzzLocal   *ebpf.Program `ebpf:"fuzz_local"`
 	FuzzPacket  *ebpf.Program `ebpf:"fuzz_packet"`
 	FuzzPass    *ebpf.Program `ebpf:"fuzz_pass"`
+	FuzzSegment *ebpf.Program `ebpf:"fuzz_segment"`
 	FuzzSent    *ebpf.Program `ebpf:"fuzz_sent"`
 	FuzzWire    *ebpf.Program `ebpf:"fuzz_wire"`
 }
@@ -689,6 +693,7 @@ func (p *FuzzPrograms) Close() error {
 		p.FuzzLocal,
 		p.FuzzPacket,
 		p.FuzzPass,
+		p.FuzzSegment,
 		p.FuzzSent,
 		p.FuzzWire,
 	)

@@ -8,6 +8,7 @@
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <bpf/bpf_helpers.h>
@@ -29,9 +30,8 @@ __u64 refused;
 /* Finds the header behind IPv4 or IPv6, and the bytes from there to the end of
  * the IP packet: Ethernet pads short frames.
  */
-static __always_inline void *transport(struct xdp_md *ctx, __u8 proto, __u32 *len)
+static __always_inline void *transport(void *p, void *end, __u8 proto, __u32 *len)
 {
-	void *p = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = p;
 
 	p = eth + 1;
@@ -59,13 +59,14 @@ static __always_inline void *transport(struct xdp_md *ctx, __u8 proto, __u32 *le
 SEC("xdp")
 int echo_udp(struct xdp_md *ctx)
 {
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u64 filler[FILLER_WORDS];
 	struct udphdr *udp;
 	__u32 len, i;
 	__u64 id;
 
-	udp = transport(ctx, IPPROTO_UDP, &len);
-	if (!udp || (void *)(udp + 1) + sizeof(id) > (void *)(long)ctx->data_end)
+	udp = transport(data, end, IPPROTO_UDP, &len);
+	if (!udp || (void *)(udp + 1) + sizeof(id) > end)
 		return XDP_PASS;
 	__builtin_memcpy(&id, udp + 1, sizeof(id));
 	for (i = 0; i < FILLER_WORDS; i++)
@@ -81,14 +82,28 @@ int echo_udp(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
+/* For the other end of the link, whose counters do not tell a datagram that they
+ * drop from what a host sends on its own, as a router solicitation.
+ */
+SEC("tcx/egress")
+int only_udp(struct __sk_buff *skb)
+{
+	__u32 len;
+
+	if (!transport((void *)(long)skb->data, (void *)(long)skb->data_end, IPPROTO_UDP, &len))
+		return TC_ACT_SHOT;
+	return TC_ACT_UNSPEC;
+}
+
 SEC("xdp")
 int echo_tcp(struct xdp_md *ctx)
 {
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct tcphdr *tcp;
 	__u32 len, seq;
 
-	tcp = transport(ctx, IPPROTO_TCP, &len);
-	if (!tcp || (void *)(tcp + 1) > (void *)(long)ctx->data_end)
+	tcp = transport(data, end, IPPROTO_TCP, &len);
+	if (!tcp || (void *)(tcp + 1) > end)
 		return XDP_PASS;
 	seq = bpf_ntohl(tcp->seq);
 	len -= tcp->doff * 4;

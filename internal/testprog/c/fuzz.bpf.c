@@ -33,10 +33,13 @@ struct fuzz_packet {
 
 struct fuzz_packet packet;
 
-SEC("cgroup_skb/ingress")
-int fuzz_packet(struct __sk_buff *ctx)
+/* Not cgroup_skb, for which test runs set no data_end on Linux 6.1 and 6.12
+ * (bpf_prog_test_run_skb in net/bpf/test_run.c). These programs, too, get the
+ * packet from the network header on.
+ */
+SEC("lwt_in")
+int fuzz_segment(struct __sk_buff *ctx)
 {
-	struct sockmeta_flow flow = {};
 	struct segment seg = {};
 
 	packet.is_segment = parse_segment(ctx, &seg);
@@ -47,6 +50,14 @@ int fuzz_packet(struct __sk_buff *ctx)
 	packet.syn = seg.syn;
 	packet.ack = seg.ack;
 	packet.fin = seg.fin;
+	return 1;
+}
+
+SEC("cgroup_skb/ingress")
+int fuzz_packet(struct __sk_buff *ctx)
+{
+	struct sockmeta_flow flow = {};
+
 	packet.is_flow = flow_of_packet(ctx, &flow);
 	packet.flow = flow;
 	packet.whole_tcp = sockmeta_tx_whole(ctx, IPPROTO_TCP);
@@ -132,6 +143,7 @@ struct fuzz_message {
 struct fuzz_control {
 	__u32 len;
 	__u32 found;
+	__u64 address;		/* of bytes */
 	struct fuzz_message messages[SOCKMETA_CMSG_MAX];
 	__u8 bytes[1024];
 };
@@ -150,14 +162,20 @@ int fuzz_control(struct __sk_buff *ctx)
 	struct sockmeta_cmsg *c;
 	struct fuzz_control *f;
 	__u32 zero = 0, n = 0;
+	__u64 address;
 
 	f = bpf_map_lookup_elem(&control, &zero);
 	if (!f)
 		return 0;
-	sockmeta_for_each_cmsg(c, &it, f->bytes, f->len) {
+	/* Read back it is a number to the verifier, as msg_control is: Linux 6.1's
+	 * does not see how far the walk goes from a pointer to the map.
+	 */
+	f->address = (__u64)f->bytes;
+	address = *(volatile __u64 *)&f->address;
+	sockmeta_for_each_cmsg(c, &it, (const void *)address, f->len) {
 		struct fuzz_message *m = &f->messages[n & (SOCKMETA_CMSG_MAX - 1)];
 
-		m->offset = (__u64)it.data - (__u64)f->bytes;
+		m->offset = (__u64)it.data - address;
 		m->len = it.data_len;
 		m->level = c->level;
 		m->type = c->type;

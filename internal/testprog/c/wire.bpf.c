@@ -92,10 +92,11 @@ static __always_inline void compare(struct __sk_buff *skb, struct wire_counts *c
 		c->last_tstamp = skb->tstamp;
 	}
 	if (want & NO_METADATA) {
-		if (err == -2)
+		if (err == -2) {
 			__sync_fetch_and_add(&c->absent, 1);
-		else
-			__sync_fetch_and_add(&c->unexpected, 1);
+			return;
+		}
+		__sync_fetch_and_add(&c->unexpected, 1);
 	} else if (!err && id == want) {
 		__sync_fetch_and_add(&c->matched, 1);
 		return;
