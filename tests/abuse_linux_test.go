@@ -37,17 +37,23 @@ func init() {
 // what docs/security.md says. It is charged to the socket (net.core.optmem_max).
 const socketMemory = 8 << 10
 
-// optionMemory returns what is charged to the socket for its options.
-func optionMemory(fd int) (uint32, error) {
-	var info [9]uint32 // SK_MEMINFO_VARS
+// Of SO_MEMINFO's values (SK_MEMINFO_... in include/uapi/linux/sock_diag.h).
+const (
+	meminfoOptmem = 6 // bytes that are charged to the socket for its options
+	meminfoDrops  = 8 // datagrams
+	meminfoVars   = 9
+)
+
+// meminfo returns one of the values.
+func meminfo(fd, value int) (uint32, error) {
+	var info [meminfoVars]uint32
 	size := uint32(unsafe.Sizeof(info))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 {
 		return 0, os.NewSyscallError("getsockopt", errno)
 	}
-	const optmem = 6 // SK_MEMINFO_OPTMEM
-	return info[optmem], nil
+	return info[value], nil
 }
 
 // TestAbuse has users without privileges do what they can to the options and the
@@ -193,7 +199,7 @@ func abuseOptions() error {
 		}
 	}
 	for _, fd := range fds {
-		used, err := optionMemory(fd)
+		used, err := meminfo(fd, meminfoOptmem)
 		if err != nil {
 			return err
 		}
@@ -262,7 +268,7 @@ func abuseSockets() error {
 				return fmt.Errorf("option %d: %w", opt, errno)
 			}
 		}
-		if used, err := optionMemory(fd); err != nil || used > socketMemory {
+		if used, err := meminfo(fd, meminfoOptmem); err != nil || used > socketMemory {
 			return fmt.Errorf("a socket takes %d bytes, %w", used, err)
 		}
 	}
