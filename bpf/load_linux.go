@@ -83,10 +83,7 @@ func load(opts Options) (_ *programs, err error) {
 		ingressMaps
 	}
 	types := kerneltypes.Cache()
-	if err := dropMissing(ingress, types); err != nil {
-		return nil, err
-	}
-	if err := ingress.LoadAndAssign(&ingressObjects, &ebpf.CollectionOptions{Cache: types}); err != nil {
+	if err := loadShared(ingress, &ingressObjects, nil, types); err != nil {
 		return nil, err
 	}
 	p.ingress, p.maps = ingressObjects.ingressPrograms, ingressObjects.ingressMaps

@@ -54,7 +54,8 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 	if err := toAttach.check(); err != nil {
 		return nil, err
 	}
-	if err := haveDeliveryTimes(); err != nil {
+	types := kerneltypes.Cache()
+	if err := haveDeliveryTimes(types); err != nil {
 		return nil, err
 	}
 	ifi, err := net.InterfaceByName(iface)
@@ -76,7 +77,7 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 		return nil, err
 	}
 	var objs localPrograms
-	if err := loadShared(spec, &objs, shared, kerneltypes.Cache()); err != nil {
+	if err := loadShared(spec, &objs, shared, types); err != nil {
 		return nil, explain(fmt.Errorf("load: %w", err))
 	}
 	defer objs.Close()
@@ -132,8 +133,8 @@ func (l *Local) close() error {
 
 // haveDeliveryTimes looks for the type that tells the clocks of delivery times
 // apart, which came with those of UDP.
-func haveDeliveryTimes() error {
-	spec, err := kerneltypes.Cache().Kernel()
+func haveDeliveryTimes(types *btf.Cache) error {
+	spec, err := types.Kernel()
 	if err != nil {
 		return fmt.Errorf("%w: kernel without BTF: %w", ErrNotSupported, err)
 	}

@@ -49,13 +49,10 @@ static __always_inline void forget(struct sockmeta_flights *f, __u64 skb)
 /* Whether the datagram comes from a socket's queue of corked ones, or another one
  * is in it.
  */
-static __always_inline int may_be_corked(struct __sk_buff *ctx)
+static __always_inline int may_be_corked(struct bpf_sock *sk)
 {
-	struct bpf_sock *sk = ctx->sk;
 	struct udp_sock *up;
 
-	if (!sk)
-		return 1;
 	if (!ksym_exists(bpf_rdonly_cast)) {
 		up = kernel_address(sk);
 		return BPF_CORE_READ(up, pending);
@@ -67,7 +64,7 @@ static __always_inline int may_be_corked(struct __sk_buff *ctx)
 /* Reads the record that the number stands for from the memory of the task that
  * sends.
  */
-static __always_inline int read_slot(struct __sk_buff *ctx, struct sockmeta_flights *f,
+static __always_inline int read_slot(struct bpf_sock *sk, struct sockmeta_flights *f,
 				     struct sockmeta_flight *fl, const struct sockmeta_sk *st,
 				     __u64 number)
 {
@@ -109,7 +106,7 @@ static __always_inline int read_slot(struct __sk_buff *ctx, struct sockmeta_flig
 	/* A corked datagram leaves when nobody holds its slot any more: it may have
 	 * been filled anew meanwhile.
 	 */
-	if (!may_be_corked(ctx))
+	if (!may_be_corked(sk))
 		return 1;
 	__sync_fetch_and_add(&f->tasks, 0);
 	if (bpf_probe_read_user(&again, sizeof(again), slot) || again != number) {
@@ -191,7 +188,7 @@ static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *s
 	ctx->tstamp = 0;
 	if (!take_place(f, &p))
 		return;
-	if (read_slot(ctx, f, p.fl, st, number)) {
+	if (read_slot(sk, f, p.fl, st, number)) {
 		fly(ctx, f, &p, 1);
 	} else {
 		p.fl->rec.version = 0;
