@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
@@ -36,25 +37,6 @@ func init() {
 // socketMemory is the most that a socket makes the kernel keep for it, in bytes:
 // what docs/security.md says. It is charged to the socket (net.core.optmem_max).
 const socketMemory = 8 << 10
-
-// Of SO_MEMINFO's values (SK_MEMINFO_... in include/uapi/linux/sock_diag.h).
-const (
-	meminfoOptmem = 6 // bytes that are charged to the socket for its options
-	meminfoDrops  = 8 // datagrams
-	meminfoVars   = 9
-)
-
-// meminfo returns one of the values.
-func meminfo(fd, value int) (uint32, error) {
-	var info [meminfoVars]uint32
-	size := uint32(unsafe.Sizeof(info))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
-		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 {
-		return 0, os.NewSyscallError("getsockopt", errno)
-	}
-	return info[value], nil
-}
 
 // TestAbuse has users without privileges do what they can to the options and the
 // maps, while the victim's datagrams come and go as ever.
@@ -199,11 +181,11 @@ func abuseOptions() error {
 		}
 	}
 	for _, fd := range fds {
-		used, err := meminfo(fd, meminfoOptmem)
+		m, err := netlab.SocketMemInfo(fd)
 		if err != nil {
 			return err
 		}
-		if used == 0 || used > socketMemory || used > limit {
+		if used := m.Optmem; used == 0 || used > socketMemory || used > limit {
 			return fmt.Errorf("a socket takes %d bytes, want %d at most, and the limit is %d", used, socketMemory, limit)
 		}
 		// It still is a socket that opted in.
@@ -268,8 +250,12 @@ func abuseSockets() error {
 				return fmt.Errorf("option %d: %w", opt, errno)
 			}
 		}
-		if used, err := meminfo(fd, meminfoOptmem); err != nil || used > socketMemory {
-			return fmt.Errorf("a socket takes %d bytes, %w", used, err)
+		m, err := netlab.SocketMemInfo(fd)
+		if err != nil {
+			return err
+		}
+		if m.Optmem > socketMemory {
+			return fmt.Errorf("a socket takes %d bytes", m.Optmem)
 		}
 	}
 	return nil

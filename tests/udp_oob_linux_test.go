@@ -170,14 +170,15 @@ func newTwins(t *testing.T, p *netlab.Pair, k udpKind, set optionSet) (plain, me
 func (tw *twin) overflow(t *testing.T) {
 	t.Helper()
 	must(t, tw.SetReadBuffer(1))
-	for end, drops := time.Now().Add(udpPatience), uint32(0); drops == 0; {
+	var m netlab.MemInfo
+	for end := time.Now().Add(udpPatience); m.Drops == 0; {
 		if time.Now().After(end) {
 			t.Fatal("the socket drops nothing")
 		}
 		// They arrive in the kernel's own time.
 		send(t, tw.client, strings.Repeat("x", 1000))
 		withFD(t, tw, func(fd int) (err error) {
-			drops, err = meminfo(fd, meminfoDrops)
+			m, err = netlab.SocketMemInfo(fd)
 			return err
 		})
 	}

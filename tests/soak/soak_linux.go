@@ -8,10 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
-	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -86,7 +83,8 @@ func (s *soaking) prepare() (err error) {
 		return err
 	}
 	s.planner.pair = s.pair
-	if err := introduce(s.pair); err != nil {
+	// A datagram that waits for a neighbour may be dropped where nobody sees it.
+	if err := s.pair.Introduce(); err != nil {
 		return err
 	}
 	if s.outer, err = netlab.NewCgroup("soak"); err != nil {
@@ -154,33 +152,4 @@ func (s *soaking) close() error {
 		errs = append(errs, s.pair.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// introduce has the neighbours know each other: a datagram that waits for that may
-// be dropped where nobody sees it.
-func introduce(pair *netlab.Pair) error {
-	for _, addr := range []netip.Addr{pair.ServerAddr4, pair.ServerAddr6} {
-		err := pair.Client.Do(func() error {
-			c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 1)))
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			if _, err := c.Write(nil); err != nil {
-				return err
-			}
-			if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
-				return err
-			}
-			// Nobody listens: the ICMP error comes when the way is known.
-			if _, err = c.Read(make([]byte, 1)); errors.Is(err, syscall.ECONNREFUSED) {
-				return nil
-			}
-			return fmt.Errorf("no answer from %v: %w", addr, err)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -5,9 +5,10 @@ package main
 import (
 	"os"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/internal/netlab"
 )
 
 // withFD calls f with the descriptor of a connection.
@@ -22,21 +23,14 @@ func withFD(c syscall.Conn, f func(fd int) error) error {
 	return err
 }
 
-// socketDrops returns how many packets a socket has dropped (SK_MEMINFO_DROPS of
-// linux/sock_diag.h).
+// socketDrops returns how many packets a socket has dropped.
 func socketDrops(c syscall.Conn) (int, error) {
-	const drops = 8
-	var v [drops + 1]uint32
-	err := withFD(c, func(fd int) error {
-		size := uint32(unsafe.Sizeof(v))
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
-			uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0)
-		if errno != 0 {
-			return os.NewSyscallError("getsockopt(SO_MEMINFO)", errno)
-		}
-		return nil
+	var m netlab.MemInfo
+	err := withFD(c, func(fd int) (err error) {
+		m, err = netlab.SocketMemInfo(fd)
+		return err
 	})
-	return int(v[drops]), err
+	return int(m.Drops), err
 }
 
 func setOption(c syscall.Conn, level, opt, value int) error {

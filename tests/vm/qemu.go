@@ -31,8 +31,8 @@ const (
 const patience = "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=180"
 
 // plainSpeed leaves out what protects against attacks on real CPUs, and what clears
-// memory that is about to be written: it takes a fifth of the time, and no test is
-// about it.
+// memory that is about to be written: emulated, both take time, and no test is about
+// them.
 const plainSpeed = "mitigations=off init_on_alloc=0 hardened_usercopy=off"
 
 var errEarlyDeath = errors.New("the kernel did not get to its first process")
