@@ -31,7 +31,7 @@ type sockoptSockmetaAnswer struct {
 type sockoptSockmetaConst uint32
 
 const (
-	sockoptSockmetaConstSOCKMETA_ABI            sockoptSockmetaConst = 2
+	sockoptSockmetaConstSOCKMETA_ABI            sockoptSockmetaConst = 3
 	sockoptSockmetaConstSOCKMETA_RECORD_VERSION sockoptSockmetaConst = 1
 	sockoptSockmetaConstSOCKMETA_AREA_MAX       sockoptSockmetaConst = 252
 	sockoptSockmetaConstSOCKMETA_INDEX_BITS     sockoptSockmetaConst = 24
@@ -155,7 +155,7 @@ type sockoptSockmetaHandshake struct {
 		End   uint32
 		Rec   sockoptSockmetaRecord
 	}
-	Spare [64]uint8
+	Spare [32]uint8
 }
 
 type sockoptSockmetaInfo struct {
@@ -277,9 +277,11 @@ type sockoptSockmetaSlot struct {
 	_        structs.HostLayout
 	Seq      uint64
 	Owner    uint64
-	Rec      sockoptSockmetaRecord
 	Tsflags  uint32
-	Reserved [11]uint32
+	Reserved uint32
+	Rec      sockoptSockmetaRecord
+	Spare    [32]uint8
+	_        [8]byte
 }
 
 type sockoptSockmetaTcp struct {
@@ -312,7 +314,7 @@ type sockoptSockmetaTcp struct {
 		End   uint32
 		Rec   sockoptSockmetaRecord
 	}
-	Spare [64]uint8
+	Spare [32]uint8
 }
 
 type sockoptSockmetaTxInfo struct {

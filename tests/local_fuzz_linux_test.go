@@ -19,7 +19,7 @@ import (
 const (
 	senderMax         = 244
 	senderBesideMax   = 124
-	producerBesideMax = 172
+	producerBesideMax = 156
 )
 
 // FuzzLocal takes any record from a sender to a receiver on this host, by

@@ -262,6 +262,8 @@ int sockmeta_egress(struct __sk_buff *ctx)
 		return 1;
 	if (tracing && raw_egress(ctx))
 		return 1;
+	if (is_bare(sk))
+		return 1;
 	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
 	if (!st || !st->transmits)
 		return 1;

@@ -142,7 +142,7 @@ int sockmeta_ingress(struct __sk_buff *ctx)
 	struct sockmeta_tcp *tcp;
 	struct sockmeta_sk *st;
 
-	if (!sk)
+	if (!sk || is_bare(sk))
 		return 1;
 	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
 	if (!st)

@@ -39,4 +39,17 @@ static __always_inline struct sk_buff *kernel_skb(struct __sk_buff *ctx)
 	return kernel_address(ctx);
 }
 
+/* Whether no program has anything of the socket's. Looking for that costs other
+ * sockets' packets several times what this does.
+ */
+static __always_inline int is_bare(struct bpf_sock *given)
+{
+	struct sock *sk;
+
+	if (!ksym_exists(bpf_rdonly_cast))
+		return 0;
+	sk = bpf_rdonly_cast(given, bpf_core_type_id_kernel(struct sock));
+	return !sk->sk_bpf_storage;
+}
+
 #endif

@@ -27,7 +27,7 @@
  * behind it.
  */
 #define BESIDE_MAX 124
-#define PRODUCER_BESIDE_MAX 172
+#define PRODUCER_BESIDE_MAX 156
 
 /* Addresses and ports of a packet that is not a fragment and has no IPv6
  * extension headers, each as the sender has them: remote is the receiver.

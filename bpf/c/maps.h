@@ -76,7 +76,7 @@ struct sockmeta_cell {
 /* Behind a record's area, for the verifier: it does not see that the lengths of
  * the area's two parts (local.h) belong together.
  */
-#define SOCKMETA_SPARE 64
+#define SOCKMETA_SPARE 32
 
 struct sockmeta_tcp {
 	__u32 unread;		/* copied_seq - 1 while nothing has been read */

@@ -35,6 +35,7 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	void *sk_bpf_storage;
 };
 
 struct sk_buff {

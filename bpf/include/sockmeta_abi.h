@@ -18,7 +18,7 @@
 
 enum sockmeta_const {
 	/* Programs answer requests of their own ABI. */
-	SOCKMETA_ABI = 2,
+	SOCKMETA_ABI = 3,
 	SOCKMETA_RECORD_VERSION = 1,
 	/* Most bytes that a driver may leave in front of a packet:
 	 * xdp_metalen_invalid() in include/net/xdp.h allows 252 and wants a
@@ -125,12 +125,14 @@ struct sockmeta_record {
 struct sockmeta_slot {
 	__u64 seq;		/* the handle of what is in it, or SOCKMETA_BUSY */
 	__u64 owner;		/* id of the socket that it was filled for */
-	struct sockmeta_record rec;
 	/* What the application asked of SO_TIMESTAMPING (SOF_TIMESTAMPING_*),
-	 * without what sockmeta added.
+	 * without what sockmeta added. In front of the record, for a slot with
+	 * a short area to take two cache lines.
 	 */
 	__u32 tsflags;
-	__u32 reserved[11];
+	__u32 reserved;
+	struct sockmeta_record rec;
+	__u8 spare[32];
 } __attribute__((aligned(64)));
 
 /*

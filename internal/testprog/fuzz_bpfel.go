@@ -96,7 +96,7 @@ type FuzzFuzzLocal struct {
 		Launch    uint64
 		Area      [256]uint8
 	}
-	Spare [64]uint8
+	Spare [32]uint8
 }
 
 type FuzzFuzzPacket struct {
@@ -284,7 +284,7 @@ type FuzzSockmetaHandshake struct {
 			Area      [256]uint8
 		}
 	}
-	Spare [64]uint8
+	Spare [32]uint8
 }
 
 type FuzzSockmetaInstance struct {
@@ -368,10 +368,12 @@ type FuzzSockmetaSk struct {
 }
 
 type FuzzSockmetaSlot struct {
-	_     structs.HostLayout
-	Seq   uint64
-	Owner uint64
-	Rec   struct {
+	_        structs.HostLayout
+	Seq      uint64
+	Owner    uint64
+	Tsflags  uint32
+	Reserved uint32
+	Rec      struct {
 		_         structs.HostLayout
 		Version   uint8
 		HdrLen    uint8
@@ -393,8 +395,8 @@ type FuzzSockmetaSlot struct {
 		Launch    uint64
 		Area      [256]uint8
 	}
-	Tsflags  uint32
-	Reserved [11]uint32
+	Spare [32]uint8
+	_     [8]byte
 }
 
 type FuzzSockmetaTcp struct {
@@ -490,7 +492,7 @@ type FuzzSockmetaTcp struct {
 			Area      [256]uint8
 		}
 	}
-	Spare [64]uint8
+	Spare [32]uint8
 }
 
 // Names of all BPF objects in the ELF.
