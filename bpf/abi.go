@@ -49,6 +49,12 @@ type (
 // RecordWords is the size of a Record in words of 8 bytes.
 const RecordWords = int(unsafe.Sizeof(Record{}) / 8)
 
+// Words returns how many words of a Record are in use.
+func Words(rec *[RecordWords]uint64) int {
+	r := (*Record)(unsafe.Pointer(rec))
+	return min((int(r.HdrLen)+int(r.AreaLen)+7)/8, RecordWords)
+}
+
 // Bits of Record.Valid: which built-in fields hold a value.
 const (
 	ValidTstamp   = uint16(sockoptSockmetaValidSOCKMETA_VALID_TSTAMP)

@@ -19,6 +19,12 @@ type Slots struct{}
 // Read returns an error that is ErrNotSupported.
 func (*Slots) Read(uint64, uint64, *[RecordWords]uint64) (uint32, error) { return 0, errOS }
 
+// Touch does nothing.
+func (*Slots) Touch(uint64) {}
+
+// Timestamping returns an error that is ErrNotSupported.
+func (*Slots) Timestamping(uint64, uint64) (uint32, error) { return 0, errOS }
+
 // EnableSocket returns an error that is ErrNotSupported.
 func EnableSocket(int, uint32) error { return errOS }
 

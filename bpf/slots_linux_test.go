@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -44,7 +45,25 @@ func FuzzSlotsRead(f *testing.F) {
 		if !errors.Is(err, ErrOverrun) && !errors.Is(err, ErrNoMetadata) {
 			t.Errorf("handle %#x: %v", handle, err)
 		}
+		a.Slots().Touch(handle)
+		if _, again := a.Slots().Timestamping(handle, 1); again != err {
+			t.Errorf("handle %#x: %v, Timestamping says %v", handle, err, again)
+		}
 	})
+}
+
+// TestWords has what of a record is in use.
+func TestWords(t *testing.T) {
+	for _, tt := range []struct{ header, area, want int }{
+		{0, 0, 0}, {64, 0, 8}, {64, 1, 9}, {64, 8, 9}, {64, 252, RecordWords}, {255, 255, RecordWords},
+	} {
+		var rec [RecordWords]uint64
+		r := (*Record)(unsafe.Pointer(&rec))
+		r.HdrLen, r.AreaLen = uint8(tt.header), uint8(tt.area)
+		if got := Words(&rec); got != tt.want {
+			t.Errorf("%+v: %d", tt, got)
+		}
+	}
 }
 
 // TestMapsAreFrozen has nobody write what applications read, not even root.

@@ -11,7 +11,8 @@
 // plain socket whose metadata calls return ErrNotSupported and why.
 //
 // What does not work: reading from the file descriptor behind the wrapper's
-// back (SyscallConn, File, and what builds on them, such as ReadBatch of
-// golang.org/x/net) shows sockmeta's own control message, a SCM_TIMESTAMPING
-// whose first time has bit 62 set, and Metadata knows nothing of what was read.
+// back (SyscallConn, File, and what builds on them, such as the ReadBatch of
+// golang.org/x/net's PacketConns, in place of the wrapper's own) shows sockmeta's
+// own control message, a SCM_TIMESTAMPING whose first time has bit 62 set, and
+// Metadata knows nothing of what was read.
 package conn

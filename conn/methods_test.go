@@ -10,6 +10,9 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+
 	"github.com/sockmeta/sockmeta-go/conn"
 )
 
@@ -78,6 +81,11 @@ func TestInterfaces(t *testing.T) {
 		ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error)
 		WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error)
 	}
+	// What QUIC implementations look for, to read many packets at once.
+	type batchConn interface {
+		ReadBatch(ms []ipv4.Message, flags int) (int, error)
+		WriteBatch(ms []ipv6.Message, flags int) (int, error)
+	}
 	// What proxies ask of streams.
 	type halfCloser interface {
 		CloseRead() error
@@ -101,6 +109,7 @@ func TestInterfaces(t *testing.T) {
 	}{
 		{"UDPConn is a net.Conn", is[net.Conn](&conn.UDPConn{})},
 		{"UDPConn is an oobConn", is[oobConn](&conn.UDPConn{})},
+		{"UDPConn is a batchConn", is[batchConn](&conn.UDPConn{})},
 		{"UDPConn has a file", is[file](&conn.UDPConn{})},
 		{"UDPConn is a wrapper", is[wrapper](&conn.UDPConn{})},
 		{"TCPConn is a stream", is[stream](&conn.TCPConn{})},

@@ -68,23 +68,23 @@ func (c *TCPConn) OpeningMetadata() (cmsg.Metadata, error) { return c.record(bpf
 func (c *TCPConn) LatestMetadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCPLatest) }
 
 func (c *TCPConn) record(opt int) (md cmsg.Metadata, err error) {
-	err = c.sock.err
+	if c.sock.err != nil {
+		return md, opError("metadata", c.tcp, c.sock.err)
+	}
+	q := queries.Get().(*query)
+	defer queries.Put(q)
+	q.opt = opt
+	err = c.sock.raw.Control(q.askTCP)
 	if err == nil {
-		cerr := c.sock.raw.Control(func(fd uintptr) {
-			err = bpf.SocketRecord(int(fd), opt, md.Words())
-		})
-		if cerr != nil {
-			err = cerr
-		}
-		if err == ErrNotSupported {
-			err = errDetached
-		}
+		err = q.err
+	}
+	if err == ErrNotSupported {
+		err = errDetached
 	}
 	if err != nil {
-		md.Reset()
 		return md, opError("metadata", c.tcp, err)
 	}
-	return md, nil
+	return q.md, nil
 }
 
 // SetMetadata gives all that the connection sends from now on metadata, which the

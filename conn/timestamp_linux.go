@@ -6,6 +6,8 @@ import "golang.org/x/sys/unix"
 
 const (
 	solSocket          = unix.SOL_SOCKET
+	solUDP             = unix.SOL_UDP
+	udpGRO             = unix.UDP_GRO
 	scmTxtime          = unix.SCM_TXTIME
 	scmTimestampOld    = unix.SO_TIMESTAMP
 	scmTimestampNew    = unix.SO_TIMESTAMP_NEW
@@ -15,10 +17,12 @@ const (
 	scmTimestampingNew = unix.SO_TIMESTAMPING_NEW
 )
 
+// applicationFlags asks the kernel what the application wants of SO_TIMESTAMPING;
+// the programs leave out what sockmeta added.
 func applicationFlags(fd int) uint32 {
-	ts, err := getTimestamping(fd)
-	if err != nil {
+	var v [2]uint32
+	if err := getsockopt(fd, unix.SO_TIMESTAMPING, &v); err != nil {
 		return 0
 	}
-	return ts.flags
+	return v[0]
 }

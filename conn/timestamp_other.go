@@ -8,6 +8,8 @@ package conn
 // in.
 const (
 	solSocket          = 1
+	solUDP             = 17
+	udpGRO             = 104
 	scmTxtime          = 61
 	scmTimestampOld    = 29
 	scmTimestampNew    = 63

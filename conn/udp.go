@@ -35,6 +35,9 @@ type UDPConn struct {
 	// peer is the remote address where net takes a connected socket for one
 	// that is not, nil where that is not known.
 	peer atomic.Pointer[netip.AddrPort]
+	// batch is what ReadBatch and its like need.
+	batch batchState
+	gro   groState
 
 	// What ReadMetadata returns, made here so that it allocates nothing when
 	// metadata is lost, which happens under load.
@@ -105,7 +108,7 @@ func (c *UDPConn) File() (*os.File, error) { return c.udp.File() }
 // none.
 func (c *UDPConn) Read(b []byte) (int, error) {
 	// net returns at once for an empty buffer, and leaves the datagram.
-	if len(b) == 0 || c.sock.err != nil {
+	if len(b) == 0 || c.sock.err != nil && !c.splits() {
 		return c.udp.Read(b)
 	}
 	n, _, err := c.read("read", b)
@@ -141,7 +144,7 @@ func (c *UDPConn) readFromUDP(b []byte, addr *net.UDPAddr) (int, *net.UDPAddr, e
 // socket that is open for both families, the source is an IPv4-mapped IPv6
 // address, as with net.UDPConn.
 func (c *UDPConn) ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err error) {
-	if c.sock.err != nil {
+	if c.sock.err != nil && !c.splits() {
 		return c.udp.ReadFromUDPAddrPort(b)
 	}
 	return c.read("recvfrom", b)

@@ -23,6 +23,14 @@ import (
 // net.UDPConn.ReadFromUDPAddrPort.
 func (c *UDPConn) ReadMetadata(b []byte, md *cmsg.Metadata) (n int, addr netip.AddrPort, err error) {
 	md.Reset()
+	if c.splits() {
+		if s, ok, err := c.readSegment("recvfrom", b, nil, md); ok {
+			if err == nil {
+				err = s.err
+			}
+			return s.n, s.addr, err
+		}
+	}
 	if c.sock.err != nil {
 		n, addr, err = c.udp.ReadFromUDPAddrPort(b)
 		if err == nil {
@@ -93,16 +101,23 @@ func (c *UDPConn) record(handle uint64, md *cmsg.Metadata) (tsflags uint32, err 
 // A query asks the kernel for one record. They are used again, as RawConn's
 // functions let everything escape.
 type query struct {
-	handle  uint64
+	handle  uint64 // UDP
+	opt     int    // TCP
 	md      cmsg.Metadata
 	tsflags uint32
 	err     error
-	ask     func(fd uintptr)
+
+	ask    func(fd uintptr)
+	askTCP func(fd uintptr)
+	// askFlags asks what the application wants of SO_TIMESTAMPING.
+	askFlags func(fd uintptr)
 }
 
 var queries = sync.Pool{New: func() any {
 	q := new(query)
 	q.ask = func(fd uintptr) { q.tsflags, q.err = bpf.SocketSlot(int(fd), q.handle, q.md.Words()) }
+	q.askTCP = func(fd uintptr) { q.err = bpf.SocketRecord(int(fd), q.opt, q.md.Words()) }
+	q.askFlags = func(fd uintptr) { q.tsflags = applicationFlags(int(fd)) }
 	return q
 }}
 
@@ -119,8 +134,8 @@ func (c *UDPConn) askKernel(handle uint64, md *cmsg.Metadata) (tsflags uint32, e
 	return q.tsflags, q.err
 }
 
-// SetMetadataMessage sets whether ReadMsgUDP and ReadMsgUDPAddrPort add a
-// control message with the metadata, {SOL_BPF, cmsg.SCM_RECORD}, behind the
+// SetMetadataMessage sets whether ReadMsgUDP, ReadMsgUDPAddrPort and batches add
+// a control message with the metadata, {SOL_BPF, cmsg.SCM_RECORD}, behind the
 // others in oob (cmsg.FindMetadata reads it, cmsg.MetadataSpace is what to add
 // to the buffer). A datagram without metadata gets none. By default they do
 // not.
@@ -135,6 +150,11 @@ func (c *UDPConn) SetMetadataMessage(on bool) error {
 // read reads a datagram whose control messages nobody asked for. call is what
 // net would have called.
 func (c *UDPConn) read(call string, b []byte) (int, netip.AddrPort, error) {
+	if c.splits() {
+		if s, ok, err := c.readSegment(call, b, nil, nil); ok {
+			return s.n, s.addr, err
+		}
+	}
 	var oob [plainOOB]byte
 	n, oobn, _, addr, err := c.udp.ReadMsgUDPAddrPort(b, oob[:])
 	if err != nil {

@@ -3,6 +3,7 @@
 package conn
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -20,6 +21,14 @@ import (
 // and the datagram's record was lost to newer packets (ErrOverrun), its software
 // timestamp is lost, too, and left out.
 func (c *UDPConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
+	if c.splits() {
+		if s, ok, err := c.readSegment("recvmsg", b, oob, nil); ok {
+			if err != nil {
+				s.addr = c.unspecified()
+			}
+			return s.n, s.nn, s.flags, s.addr, err
+		}
+	}
 	if c.sock.err != nil {
 		return c.udp.ReadMsgUDPAddrPort(b, oob)
 	}
@@ -36,7 +45,8 @@ func (c *UDPConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr ne
 	}
 	handle := findHandle(buf[:got])
 	c.last.Store(handle)
-	oobn, truncated := c.translate(oob, buf[:got], handle)
+	var md cmsg.Metadata
+	oobn, truncated := c.translate(oob, buf[:got], &came{handle: handle, md: &md, asked: new(asked)})
 	// Cut messages in our larger buffer would have been cut in theirs.
 	if truncated {
 		flags |= msgCtrunc
@@ -44,36 +54,114 @@ func (c *UDPConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr ne
 	return n, oobn, flags, addr, nil
 }
 
+// unspecified is the address that net.UDPConn.ReadMsgUDPAddrPort returns with an
+// error.
+func (c *UDPConn) unspecified() netip.AddrPort {
+	if local, ok := c.udp.LocalAddr().(*net.UDPAddr); ok && len(local.IP) == net.IPv4len {
+		return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	}
+	return netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+}
+
+// came is a datagram's record, which is fetched when something in it is needed.
+type came struct {
+	handle uint64
+	// md is where the record goes to.
+	md      *cmsg.Metadata
+	fetched bool
+	tsflags uint32
+	err     error
+
+	asked *asked
+	// noRecord and noSize leave out what the caller gets in other ways: the
+	// record, and the size of the segments that were merged.
+	noRecord, noSize bool
+}
+
+// fetch fetches the record. After an error md is empty.
+func (c *UDPConn) fetch(r *came) error {
+	if r.fetched {
+		return r.err
+	}
+	r.fetched = true
+	if c.sock.err != nil {
+		r.md.Reset()
+		r.err = c.errNotSupported
+		return r.err
+	}
+	used := bpf.Words(r.md.Words())
+	if r.tsflags, r.err = c.record(r.handle, r.md); r.err != nil {
+		r.md.Reset()
+		return r.err
+	}
+	if words := bpf.Words(r.md.Words()); words < used {
+		clear(r.md.Words()[words:used])
+	}
+	return nil
+}
+
+// timestamping returns what the application asked of SO_TIMESTAMPING.
+func (c *UDPConn) timestamping(r *came) uint32 {
+	if r.fetched && r.err == nil {
+		return r.tsflags
+	}
+	if r.handle != 0 && c.sock.slots != nil {
+		if flags, err := c.sock.slots.Timestamping(r.handle, c.sock.id); err == nil {
+			return flags
+		}
+	}
+	return r.asked.flags(c)
+}
+
+// asked is what the application asks of SO_TIMESTAMPING, for datagrams whose
+// record does not say.
+type asked struct {
+	known   bool
+	tsflags uint32
+}
+
+// flags asks the kernel, once.
+func (a *asked) flags(c *UDPConn) uint32 {
+	if !a.known {
+		a.known = true
+		q := queries.Get().(*query)
+		defer queries.Put(q)
+		if err := c.sock.raw.Control(q.askFlags); err == nil {
+			a.tsflags = q.tsflags
+		}
+	}
+	return a.tsflags
+}
+
 // translate writes to oob what the kernel would have without us. got is what it
 // wrote.
-func (c *UDPConn) translate(oob, got []byte, handle uint64) (oobn int, truncated bool) {
-	var md cmsg.Metadata
+func (c *UDPConn) translate(oob, got []byte, r *came) (oobn int, truncated bool) {
 	w := cmsg.NewWriter(oob)
-	tsflags, recordErr := c.record(handle, &md)
-
 	it := cmsg.Parse(got)
 	for m, ok := it.Next(); ok; m, ok = it.Next() {
 		k := kindOf(m)
-		if k == kindOther {
-			w.Put(int(m.Level), int(m.Type), m.Data)
+		if k == kindOther || c.sock.err != nil {
+			if !r.noSize || !isSegmentSize(m) {
+				w.Put(int(m.Level), int(m.Type), m.Data)
+			}
 			continue
 		}
-		t := times{kind: k, msg: m, handle: handle, lost: handle != 0 && recordErr != nil}
-		t.tstamp, t.known = md.Timestamp()
+		t := times{kind: k, msg: m, handle: r.handle}
 		if k == kindTimestamping {
-			t.tsflags = tsflags
-			if recordErr != nil {
-				t.tsflags = c.applicationFlags()
-			}
+			t.tsflags = c.timestamping(r)
+		}
+		if t.handle != 0 && (k != kindTimestamping || wants(t.tsflags, tsSoftware, tsRxSoftware)) {
+			t.lost = c.fetch(r) != nil
+			t.tstamp, t.known = r.md.Timestamp()
 		}
 		var data [timestampingLen]byte
 		if n := t.translate(&data); n > 0 {
 			w.Put(int(m.Level), int(m.Type), data[:n])
 		}
 	}
-	if recordErr == nil && c.wantCmsg.Load() {
+	if !r.noRecord && c.wantCmsg.Load() && c.fetch(r) == nil {
 		var buf [cmsg.MetadataSpace]byte
-		own := cmsg.Parse(md.AppendCmsg(buf[:0]))
+		own := cmsg.Parse(r.md.AppendCmsg(buf[:0]))
 		if m, ok := own.Next(); ok {
 			w.Put(int(m.Level), int(m.Type), m.Data)
 		}
@@ -81,13 +169,8 @@ func (c *UDPConn) translate(oob, got []byte, handle uint64) (oobn int, truncated
 	return w.Len(), w.Truncated()
 }
 
-// applicationFlags asks the kernel what the application wants of
-// SO_TIMESTAMPING, for datagrams whose record does not say.
-func (c *UDPConn) applicationFlags() uint32 {
-	var flags uint32
-	_ = c.sock.raw.Control(func(fd uintptr) { flags = applicationFlags(int(fd)) })
-	return flags
-}
+// isSegmentSize tells the control message of a receiver with UDP_GRO.
+func isSegmentSize(m cmsg.Message) bool { return m.Level == solUDP && m.Type == udpGRO }
 
 // times is a control message with times, in which the kernel put the handle
 // where the packet's time should be.

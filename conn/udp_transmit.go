@@ -180,16 +180,28 @@ func (c *UDPConn) send(tx *transmitter, b, oob []byte, md *cmsg.Metadata, to des
 		}
 		return n, oobn, err
 	}
-	var number [txtimeLen]byte
-	binary.NativeEndian.PutUint64(number[:], tx.slots.Fill(slot, &tx.info, md.Words()))
-	n, oobn, err = c.writeMsg(b, cmsg.Append(oob, solSocket, scmTxtime, number[:]), to)
+	n, oobn, err = c.writeMsg(b, tx.fill(slot, oob, md), to)
 	tx.slots.Release(slot)
 	if err == nil {
-		if refused := refused(&tx.info, md, true); refused != 0 {
-			err = opError("metadata", c.udp, &refusedError{refused})
-		}
+		err = c.refused(tx, md)
 	}
 	return n, oobn, err
+}
+
+// fill puts metadata into a slot, and appends the control message with its number
+// to oob.
+func (tx *transmitter) fill(slot int, oob []byte, md *cmsg.Metadata) []byte {
+	var number [txtimeLen]byte
+	binary.NativeEndian.PutUint64(number[:], tx.slots.Fill(slot, &tx.info, md.Words()))
+	return cmsg.Append(oob, solSocket, scmTxtime, number[:])
+}
+
+// refused says what the policy refuses of a datagram's metadata.
+func (c *UDPConn) refused(tx *transmitter, md *cmsg.Metadata) error {
+	if fields := refused(&tx.info, md, true); fields != 0 {
+		return opError("metadata", c.udp, &refusedError{fields})
+	}
+	return nil
 }
 
 // WriteMsgUDP is WriteMsgUDPAddrPort with a *net.UDPAddr.
@@ -234,46 +246,12 @@ func (c *UDPConn) writeRecord(b, oob []byte, to destination) (n, oobn int, err e
 		buf = slices.Grow([]byte(nil), size)
 	}
 	var md cmsg.Metadata
-	var launch uint64
-	var timed, decoded bool
-	var bad error
-
-	rest := buf
-	it := cmsg.Parse(oob)
-	for m, ok := it.Next(); ok; m, ok = it.Next() {
-		switch {
-		case isRecord(m):
-			if !decoded {
-				bad = md.Decode(m.Data)
-				decoded = true
-			}
-		case m.Level == solSocket && m.Type == scmTxtime && len(m.Data) == txtimeLen:
-			launch, timed = binary.NativeEndian.Uint64(m.Data), true
-		default:
-			rest = cmsg.Append(rest, int(m.Level), int(m.Type), m.Data)
-		}
-	}
-	if _, own := md.LaunchTime(); timed && launch != 0 && !own {
-		md.SetLaunchTime(launch)
-	}
-
+	rest, launch, bad := takeRecord(buf, oob, &md)
 	tx := c.transmitter()
-	switch {
-	case bad != nil:
-		bad = opError("metadata", c.udp, bad)
-	case tx.err != nil:
-		bad = tx.err
-	default:
-		bad = c.sendable(&md)
-	}
+	bad = c.unsendable(tx, &md, bad)
 	switch {
 	case bad != nil || md.IsEmpty():
-		if timed {
-			var time [txtimeLen]byte
-			binary.NativeEndian.PutUint64(time[:], launch)
-			rest = cmsg.Append(rest, solSocket, scmTxtime, time[:])
-		}
-		n, _, err = c.writeMsg(b, rest, to)
+		n, _, err = c.writeMsg(b, appendTxtime(rest, launch), to)
 		if err == nil {
 			err = bad
 		}
@@ -284,4 +262,51 @@ func (c *UDPConn) writeRecord(b, oob []byte, to destination) (n, oobn int, err e
 		oobn = len(oob)
 	}
 	return n, oobn, err
+}
+
+// takeRecord takes the metadata out of control messages, where md is empty, and the
+// launch time, which becomes that of md where it has none. It appends the others to
+// rest. bad says what is wrong with the metadata.
+func takeRecord(rest, oob []byte, md *cmsg.Metadata) (others []byte, launch []byte, bad error) {
+	decoded := !md.IsEmpty()
+	it := cmsg.Parse(oob)
+	for m, ok := it.Next(); ok; m, ok = it.Next() {
+		switch {
+		case isRecord(m):
+			if !decoded {
+				bad = md.Decode(m.Data)
+				decoded = true
+			}
+		case m.Level == solSocket && m.Type == scmTxtime && len(m.Data) == txtimeLen:
+			launch = m.Data
+		default:
+			rest = cmsg.Append(rest, int(m.Level), int(m.Type), m.Data)
+		}
+	}
+	if launch != nil {
+		ns := binary.NativeEndian.Uint64(launch)
+		if _, own := md.LaunchTime(); ns != 0 && !own && bad == nil {
+			md.SetLaunchTime(ns)
+		}
+	}
+	return rest, launch, bad
+}
+
+// appendTxtime appends the launch time that takeRecord took out.
+func appendTxtime(oob, launch []byte) []byte {
+	if launch == nil {
+		return oob
+	}
+	return cmsg.Append(oob, solSocket, scmTxtime, launch)
+}
+
+// unsendable says why metadata cannot be sent, bad being what takeRecord found.
+func (c *UDPConn) unsendable(tx *transmitter, md *cmsg.Metadata, bad error) error {
+	switch {
+	case bad != nil:
+		return opError("metadata", c.udp, bad)
+	case tx.err != nil:
+		return tx.err
+	}
+	return c.sendable(md)
 }

@@ -34,6 +34,9 @@ type Dialer struct {
 
 	// ReceiveMap is ListenConfig.ReceiveMap.
 	ReceiveMap string
+
+	// GRO is ListenConfig.GRO.
+	GRO Segments
 }
 
 // Dial is net.Dialer.Dial; see DialContext.
@@ -52,7 +55,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	}
 	switch p := c.(type) {
 	case *net.UDPConn:
-		w := conn.NewGrantedUDPConn(p, d.ReceiveMap)
+		w := newUDPConn(p, d.ReceiveMap, d.GRO)
 		return keepConn[net.Conn](w, network, d.Require, missing(w))
 	case *net.TCPConn:
 		w := conn.NewTCPConn(p)
@@ -68,7 +71,7 @@ func (d *Dialer) DialUDP(ctx context.Context, network string, laddr, raddr netip
 	if err != nil {
 		return nil, err
 	}
-	w := conn.NewGrantedUDPConn(c, d.ReceiveMap)
+	w := newUDPConn(c, d.ReceiveMap, d.GRO)
 	return keepConn(w, network, d.Require, missing(w))
 }
 

@@ -32,6 +32,10 @@ type ListenConfig struct {
 	// cannot be mapped the kernel is asked, and Support().Unmapped says why.
 	// Empty: a process maps what it attached itself.
 	ReceiveMap string
+
+	// GRO lets the kernel merge the datagrams that UDP sockets receive, see
+	// UDPConn.SetGRO. Where it cannot, they come one by one, as they do without.
+	GRO Segments
 }
 
 // Listen is net.ListenConfig.Listen. For TCP networks the listener is a
@@ -63,8 +67,17 @@ func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address strin
 	if !ok {
 		return keepListening(p, p.LocalAddr(), lc.Require, noMetadata(network))
 	}
-	w := conn.NewGrantedUDPConn(u, lc.ReceiveMap)
+	w := newUDPConn(u, lc.ReceiveMap, lc.GRO)
 	return keepListening[net.PacketConn](w, w.LocalAddr(), lc.Require, missing(w))
+}
+
+func newUDPConn(c *net.UDPConn, receiveMap string, gro Segments) *UDPConn {
+	w := conn.NewGrantedUDPConn(c, receiveMap)
+	if gro != SegmentsOff {
+		// Nothing is lost without it but speed.
+		_ = w.SetGRO(gro)
+	}
+	return w
 }
 
 // missing and noMetadata return functions that say why a socket has no metadata:

@@ -3,8 +3,6 @@
 package sockmeta
 
 import (
-	"net"
-
 	"github.com/sockmeta/sockmeta-go/cmsg"
 	"github.com/sockmeta/sockmeta-go/conn"
 )
@@ -16,6 +14,12 @@ type (
 	TCPConn = conn.TCPConn
 	// TCPListener is a net.TCPListener with metadata.
 	TCPListener = conn.TCPListener
+
+	// Message is one datagram of UDPConn.ReadBatchMetadata and WriteBatchMetadata.
+	Message = conn.Message
+	// Segments says whether the kernel may merge datagrams, and how they are read
+	// then.
+	Segments = conn.Segments
 
 	// Metadata is what a packet knew: a value with a buffer of its own, to
 	// be used again and again, or copied and kept.
@@ -52,6 +56,13 @@ const (
 	TierNative  = conn.TierNative
 )
 
+// How datagrams are read that the kernel merges.
+const (
+	SegmentsOff   = conn.SegmentsOff
+	SegmentsSplit = conn.SegmentsSplit
+	SegmentsWhole = conn.SegmentsWhole
+)
+
 // What metadata calls may say, for errors.Is.
 var (
 	// ErrNotSupported: there is no metadata here; the error says why.
@@ -65,22 +76,6 @@ var (
 	// ErrRefused: sent without what the policy does not allow it to ask for.
 	ErrRefused = conn.ErrRefused
 )
-
-// FromConn returns the TCPConn below c, looking through wrappers that have a
-// NetConn method, as tls.Conn does: for http.Server.ConnContext and the like.
-func FromConn(c net.Conn) (*TCPConn, bool) {
-	for c != nil {
-		if t, ok := c.(*TCPConn); ok {
-			return t, true
-		}
-		w, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		c = w.NetConn()
-	}
-	return nil, false
-}
 
 // IsMetadataError reports whether err is about metadata alone: a call that
 // returned it has delivered its payload, or sent it.

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package conn
+
+import (
+	"net/netip"
+	"syscall"
+
+	"github.com/sockmeta/sockmeta-go/cmsg"
+)
+
+func (c *UDPConn) setGRO(s Segments) error {
+	if s == SegmentsOff {
+		return nil
+	}
+	if s != SegmentsSplit && s != SegmentsWhole {
+		return syscall.EINVAL
+	}
+	return nativeMissing()
+}
+
+func (*UDPConn) splits() bool { return false }
+
+func (*UDPConn) readSegment(string, []byte, []byte, *cmsg.Metadata) (msg segment, ok bool, err error) {
+	return segment{}, false, nil
+}
+
+type segment struct {
+	n, nn, flags int
+	addr         netip.AddrPort
+	err          error
+}
