@@ -251,27 +251,25 @@ int sockmeta_setsockopt(struct bpf_sockopt *ctx)
 /* Copies a record out, if it is still the one that had the number want at seq;
  * else the buffer is left with zeros. The buffer takes a whole record or none.
  * What is behind the area was another packet's, and maybe another socket's: it
- * stays here. Global, and without branches, so that the verifier looks at it once
- * and not again for each way that leads here.
+ * stays here. Global, so that the verifier looks at it once and not again for each
+ * way that leads here.
  */
 __noinline int copy_record(struct bpf_sockopt *ctx, __u64 *seq, __u64 want,
 			   const struct sockmeta_record *rec, int in_answer)
 {
 	const __u32 *from = (const __u32 *)rec;
-	__u64 end, in;
-	__u32 *to, i;
+	__u32 *to, end, i;
 
 	if (!rec || !seq)
 		return 0;
 	to = ctx->optval + (in_answer ? __builtin_offsetof(struct sockmeta_answer, rec) : 0);
 	if ((void *)to + sizeof(*rec) > ctx->optval_end)
 		return 0;
-	end = RECORD_HDR + rec->area_len;
+	end = (RECORD_HDR + rec->area_len) / sizeof(*from);
 	for (i = 0; i < sizeof(*rec) / sizeof(*from); i++) {
-		/* 1 where this word is in front of the end, else 0 */
-		in = i * sizeof(*from) - end;
-		barrier_var(in);
-		to[i] = from[i] * (in >> 63);
+		if (i >= end)
+			break;
+		to[i] = from[i];
 	}
 	if (read_seq(seq) == want)
 		return 1;
