@@ -743,18 +743,7 @@ func TestBatchSend(t *testing.T) {
 	testutil.Leaks(t)
 	lab := newTxLab(t, bpf.Policy{MarkMask: 0xff})
 	var with, without uint64
-	for _, tt := range []struct {
-		name, network string
-		to            netip.AddrPort
-		connected     bool
-	}{
-		{"udp4", "udp4", lab.to4(), false},
-		{"udp6", "udp6", lab.to6(), false},
-		{"udp by IPv4", "udp", lab.to4(), false},
-		{"udp by IPv6", "udp", lab.to6(), false},
-		{"udp4 connected", "udp4", lab.to4(), true},
-		{"udp6 connected", "udp6", lab.to6(), true},
-	} {
+	for _, tt := range lab.kinds() {
 		t.Run(tt.name, func(t *testing.T) {
 			var raddr *net.UDPAddr
 			to := tt.to

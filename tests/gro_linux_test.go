@@ -493,15 +493,7 @@ func groClosed(c *sockmeta.UDPConn) []func() error {
 func TestGROParity(t *testing.T) {
 	testutil.RequireRoot(t)
 	testutil.Leaks(t)
-	for _, script := range []struct {
-		name string
-		run  func(t *testing.T, tr *transcript, c udpConn, client *net.UDPConn)
-	}{
-		{"receive", receiveScript},
-		{"deadlines", deadlineScript},
-		{"send", sendScript},
-		{"close", closeScript},
-	} {
+	for _, script := range udpScripts {
 		t.Run(script.name, func(t *testing.T) {
 			p := newLoopback(t)
 			for _, k := range udpKinds(p) {

@@ -124,23 +124,30 @@ func (lab *txLab) expect(t testing.TB, with, without uint64) {
 	}
 }
 
-// TestSend sends by every way there is, on sockets of every kind.
-func TestSend(t *testing.T) {
-	testutil.Leaks(t)
-	lab := newTxLab(t, bpf.Policy{})
-	var with, without uint64
-	for _, tt := range []struct {
-		name, network string
-		to            netip.AddrPort
-		connected     bool
-	}{
+// A txKind is a kind of socket, and where it sends to.
+type txKind struct {
+	name, network string
+	to            netip.AddrPort
+	connected     bool
+}
+
+func (lab *txLab) kinds() []txKind {
+	return []txKind{
 		{"udp4", "udp4", lab.to4(), false},
 		{"udp6", "udp6", lab.to6(), false},
 		{"udp by IPv4", "udp", lab.to4(), false},
 		{"udp by IPv6", "udp", lab.to6(), false},
 		{"udp4 connected", "udp4", lab.to4(), true},
 		{"udp6 connected", "udp6", lab.to6(), true},
-	} {
+	}
+}
+
+// TestSend sends by every way there is, on sockets of every kind.
+func TestSend(t *testing.T) {
+	testutil.Leaks(t)
+	lab := newTxLab(t, bpf.Policy{})
+	var with, without uint64
+	for _, tt := range lab.kinds() {
 		t.Run(tt.name, func(t *testing.T) {
 			addr, to := net.UDPAddrFromAddrPort(tt.to), tt.to
 			var raddr *net.UDPAddr

@@ -40,20 +40,23 @@ func (tr transcript) compare(t *testing.T, plain transcript) {
 	}
 }
 
+// udpScripts note in a transcript what a connection does.
+var udpScripts = []struct {
+	name string
+	run  func(t *testing.T, tr *transcript, c udpConn, client *net.UDPConn)
+}{
+	{"receive", receiveScript},
+	{"deadlines", deadlineScript},
+	{"send", sendScript},
+	{"close", closeScript},
+}
+
 // TestUDPParity runs the same script with a plain net.UDPConn and with the
 // wrapper. They see the same.
 func TestUDPParity(t *testing.T) {
 	testutil.RequireRoot(t)
 	testutil.Leaks(t)
-	for _, script := range []struct {
-		name string
-		run  func(t *testing.T, tr *transcript, c udpConn, client *net.UDPConn)
-	}{
-		{"receive", receiveScript},
-		{"deadlines", deadlineScript},
-		{"send", sendScript},
-		{"close", closeScript},
-	} {
+	for _, script := range udpScripts {
 		t.Run(script.name, func(t *testing.T) {
 			p := testutil.Pair(t)
 			testutil.EnterCgroup(t)
