@@ -125,8 +125,13 @@ func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
 			return nil, err
 		}
 	}
-	if opts.Tracing {
+	if a.info.Features&TracingFeature != 0 {
 		if err := a.attachTracing(&p.tracing); err != nil {
+			return nil, err
+		}
+	}
+	if p.missing == nil {
+		if err := a.attachNative(dir, &p.native); err != nil {
 			return nil, err
 		}
 	}
@@ -142,18 +147,26 @@ func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
 		{"cgroup/getsockopt", ebpf.AttachCGroupGetsockopt, p.sockopt.SockmetaGetsockopt},
 		{"cgroup/setsockopt", ebpf.AttachCGroupSetsockopt, p.sockopt.SockmetaSetsockopt},
 	} {
-		// Not AttachCgroup: it opens the path anew, and the lock is on dir.
-		l, err := link.AttachRawLink(link.RawLinkOptions{
-			Target:  int(dir.Fd()),
-			Program: at.prog,
-			Attach:  at.typ,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("%s to %s: %w", at.what, dir.Name(), err)
+		if err := a.attachTo(dir, at.what, at.typ, at.prog); err != nil {
+			return nil, err
 		}
-		a.links = append(a.links, l)
 	}
 	return a, nil
+}
+
+// attachTo attaches a program to the cgroup.
+func (a *Attachment) attachTo(dir *os.File, what string, typ ebpf.AttachType, prog *ebpf.Program) error {
+	// Not AttachCgroup: it opens the path anew, and the lock is on dir.
+	l, err := link.AttachRawLink(link.RawLinkOptions{
+		Target:  int(dir.Fd()),
+		Program: prog,
+		Attach:  typ,
+	})
+	if err != nil {
+		return fmt.Errorf("%s to %s: %w", what, dir.Name(), err)
+	}
+	a.links = append(a.links, l)
+	return nil
 }
 
 // attachTracing attaches to the functions that UDP sends go through. Of several
