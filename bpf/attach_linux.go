@@ -28,6 +28,8 @@ type Attachment struct {
 
 	mu    sync.Mutex
 	links []link.Link
+	// taken are the links of another process that are among them.
+	taken map[link.ID]bool
 	// maps are those that the links' programs use, by name as the kernel
 	// knows it.
 	maps map[string]*ebpf.Map
@@ -204,10 +206,7 @@ func (a *Attachment) Slots() *Slots { return a.slots }
 func (a *Attachment) Close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var errs []error
-	for _, l := range a.links {
-		errs = append(errs, l.Close())
-	}
+	errs := []error{closeLinks(a.links)}
 	for _, m := range a.maps {
 		errs = append(errs, m.Close())
 	}

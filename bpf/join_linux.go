@@ -90,7 +90,7 @@ func joinProgram(dir *os.File, id ebpf.ProgramID) (_ *Attachment, err error) {
 		return nil, errNothingToJoin
 	}
 
-	a := &Attachment{cgroup: dir.Name(), joined: true, info: in.Info, maps: make(map[string]*ebpf.Map)}
+	a := &Attachment{cgroup: dir.Name(), joined: true, info: in.Info, maps: make(map[string]*ebpf.Map), taken: make(map[link.ID]bool)}
 	defer func() {
 		if err != nil {
 			_ = a.Close()
@@ -103,8 +103,9 @@ func joinProgram(dir *os.File, id ebpf.ProgramID) (_ *Attachment, err error) {
 		return nil, err
 	}
 	if in.Info.Features&(TracingFeature|NativeFeature) != 0 {
-		// Programs of the cgroup have let us know the map by now.
-		if err := a.takeLinks(nil, sockets, a.maps[rawsName]); err != nil {
+		// Egress, of the first ones, has let us know the map.
+		raws := a.maps[rawsName]
+		if err := errors.Join(a.takeLinks(dir, raws), a.takeLinks(nil, sockets, raws)); err != nil {
 			return nil, err
 		}
 	}
@@ -115,22 +116,28 @@ func joinProgram(dir *os.File, id ebpf.ProgramID) (_ *Attachment, err error) {
 	return a, nil
 }
 
-// takeLinks takes the links whose programs use one of the maps, and the maps that
-// those use: the links to a cgroup, or, without one, to kernel functions.
+// takeLinks takes the links whose programs use one of the maps, unless it has them,
+// and the maps that those use: the links to a cgroup, or, without one, to kernel
+// functions and tracepoints.
 func (a *Attachment) takeLinks(dir *os.File, of ...*ebpf.Map) error {
 	links, err := linksUsing(dir, of...)
-	a.links = append(a.links, links...)
 	if err != nil {
 		return err
 	}
-	for _, l := range links {
+	for i, l := range links {
 		info, err := l.Info()
 		if err != nil {
-			return err
+			return errors.Join(err, closeLinks(links[i:]))
 		}
+		if a.taken[info.ID] {
+			_ = l.Close()
+			continue
+		}
+		a.taken[info.ID] = true
+		a.links = append(a.links, l)
 		maps, err := mapsOfProgram(info.Program, "")
 		if err != nil {
-			return err
+			return errors.Join(err, closeLinks(links[i+1:]))
 		}
 		for name, m := range maps {
 			if a.maps[name] == nil {
@@ -185,6 +192,14 @@ func mapsOfProgram(id ebpf.ProgramID, prefix string) (_ map[string]*ebpf.Map, er
 		maps[info.Name] = m
 	}
 	return maps, nil
+}
+
+func closeLinks(links []link.Link) error {
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func closeMaps(maps map[string]*ebpf.Map) {
