@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -244,21 +245,27 @@ func TestNativeManyMessages(t *testing.T) {
 	if !lab.native() {
 		t.Skip("the kernel has no functions for control messages: load the module of bpf/kmod")
 	}
-	b, err := os.ReadFile("/proc/sys/net/core/optmem_max")
+	const optmem = "/proc/sys/net/core/optmem_max"
+	b, err := os.ReadFile(optmem)
 	must(t, err)
-	var room int
-	_, err = fmt.Sscan(string(b), &room)
+	room, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	must(t, err)
+	// Of this namespace alone since Linux 6.8.
+	raise := func(to int) {
+		must(t, lab.Client.Do(func() error { return os.WriteFile(optmem, []byte(strconv.Itoa(to)), 0) }))
+	}
 	empty := cmsg.Append(nil, cmsg.SOL_BPF, cmsg.SCM_RECORD+1, nil)
 	for _, k := range lab.kinds() {
 		c := lab.open(k)
-		for _, n := range []int{1000, (room - cmsg.MetadataSpace) / len(empty)} {
-			must(t, c.send(bytes.Repeat(empty, n), nil))
-		}
+		must(t, c.send(bytes.Repeat(empty, 1000), nil))
 		err := c.write(rawPayload(1), append(bytes.Repeat(empty, max(10_000, room/len(empty))), rawRecord(1)...))
 		if !errors.Is(err, unix.ENOBUFS) {
 			t.Errorf("sent 10,000 control messages: %v", err)
 		}
+		raise(1 << 20)
+		must(t, c.send(bytes.Repeat(empty, 10_000), nil))
+		must(t, c.send(nil, bytes.Repeat(empty, 10_000)))
+		raise(room)
 		must(t, c.sendWithout(nil))
 	}
 	lab.settle(t)

@@ -328,6 +328,38 @@ func TestNativeMmsg(t *testing.T) {
 	}
 }
 
+// TestNativeMmsgMemory receives several datagrams by one call into buffers that nobody
+// has touched: the kernel makes sure of the first one's alone (security_socket_recvmsg
+// in net/socket.c), and says so of the others.
+func TestNativeMmsgMemory(t *testing.T) {
+	lab := newNativeLab(t)
+	attachEchoUDP(t, lab.Pair)
+	k := udpKinds(lab.Pair)[0]
+	fd, client := lab.open(k), k.dial(t, lab.Pair)
+	const count = 4
+	for id := range uint64(count) {
+		send(t, client, numbered(id))
+	}
+	arrived(t, lab.Pair, k)
+	b := newRecvBatch(count, 512, true)
+	for i := range count {
+		b.controls[i] = pages(t, 1, unix.PROT_READ|unix.PROT_WRITE)
+		b.hdrs[i].hdr.Control = &b.controls[i][0]
+	}
+	n, err := b.recvmmsg(fd)
+	must(t, err)
+	if n != count {
+		t.Fatalf("%d datagrams, want %d", n, count)
+	}
+	lab.got(t, b.received(0), nil, 0)
+	for i := 1; i < count; i++ {
+		r := b.received(i)
+		if string(r.payload) != numbered(uint64(i)) || len(r.oob) != 0 || r.flags != unix.MSG_CTRUNC {
+			t.Errorf("payload %x, control messages %x, flags %#x", r.payload, r.oob, r.flags)
+		}
+	}
+}
+
 // TestNativeIOUring has io_uring receive, in the task that asks for it and in its
 // workers, what is there already and what it has to wait for.
 func TestNativeIOUring(t *testing.T) {

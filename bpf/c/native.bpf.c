@@ -22,14 +22,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Below are numbers of CPUs: skb->napi_id is skb->sender_cpu, too. */
 const volatile __u32 first_napi_id;
 
-/* As libbpf has it since 1.2, for kernel functions of that name. */
-#define for_each(type, cur, args...)							\
-	for (struct bpf_iter_##type it_ __attribute__((aligned(8),			\
-						       cleanup(bpf_iter_##type##_destroy))), \
-	     *p_ __attribute__((unused)) = (bpf_iter_##type##_new(&it_, ##args),	\
-		     (void)bpf_iter_##type##_destroy, (void *)0);			\
-	     ((cur) = bpf_iter_##type##_next(&it_));)
-
 static __always_inline int is_enabled(const struct sockmeta_sk *st)
 {
 	return st && st->flags & SOCKMETA_ENABLE_CMSG;
@@ -194,6 +186,7 @@ static __always_inline void keep_record(__u64 sk, struct msghdr *msg)
 	__u64 task = this_task();
 	struct sockmeta_raw *raw;
 	struct cmsghdr *c;
+	__u8 more;
 	int len;
 
 	for_each(cmsghdr, c, msg) {
@@ -203,8 +196,8 @@ static __always_inline void keep_record(__u64 sk, struct msghdr *msg)
 		if (!raw)
 			return;
 		len = bpf_cmsg_data_read(c, 0, raw->payload, sizeof(raw->payload));
-		if (len < 0 || c->cmsg_len > sizeof(*c) + sizeof(raw->payload) ||
-		    !parse_record(raw, len))
+		if (len < 0 || !parse_record(raw, len) ||
+		    bpf_cmsg_data_read(c, sizeof(raw->payload), &more, sizeof(more)) > 0)
 			count(malformed);
 		else
 			raw->sk = sk;

@@ -85,7 +85,7 @@ struct socket {
 };
 
 struct cmsghdr {
-	__kernel_size_t cmsg_len;
+	unsigned long cmsg_len;
 	int cmsg_level;
 	int cmsg_type;
 };
