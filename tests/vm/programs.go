@@ -42,13 +42,13 @@ func buildPrograms(ctx context.Context, dir string) (map[string]string, error) {
 		return nil, err
 	}
 	root := filepath.Join(own, "../..")
-	built := map[string]string{
-		"rawsend":  filepath.Join(dir, "rawsend"),
-		"client32": filepath.Join(dir, "client32"),
-	}
-	if _, err := command(ctx, "", nil, "cc", "-static", "-Wall", "-Wextra", "-Werror",
-		"-o", built["rawsend"], filepath.Join(root, "examples/c/rawsend.c")); err != nil {
-		return nil, err
+	built := map[string]string{"client32": filepath.Join(dir, "client32")}
+	for _, name := range []string{"rawsend", "recvmeta", "sendmeta"} {
+		built[name] = filepath.Join(dir, name)
+		if _, err := command(ctx, "", nil, "cc", "-static", "-Wall", "-Wextra", "-Werror",
+			"-o", built[name], filepath.Join(root, "examples/c", name+".c")); err != nil {
+			return nil, err
+		}
 	}
 	_, err = command(ctx, root, []string{"GOOS=linux", "GOARCH=386", "CGO_ENABLED=0"}, "go", "build",
 		"-o", built["client32"], "./tests/client32")

@@ -57,7 +57,7 @@ var variants = map[string]variant{
 	"native": {
 		append:   "slub_debug=FZPU",
 		packages: regexp.MustCompile(`^tests$`),
-		run:      "^TestNative",
+		run:      "^Test(Native|Tracing)",
 		kmod:     true,
 	},
 }
