@@ -12,9 +12,6 @@ import (
 	"strings"
 )
 
-// nativeModule is the kernel module of bpf/kmod.
-const nativeModule = "sockmeta"
-
 // buildTools are the packages that a module is built with, besides a kernel's headers:
 // all that make runs, as nothing is there but what is unpacked.
 var buildTools = []string{
