@@ -39,7 +39,7 @@ func kernelName(name string) string { return name[:min(len(name), 15)] }
 const (
 	linksOfAttachment = 5
 	linksOfTracing    = 8
-	linksOfNative     = 7
+	linksOfNative     = 6
 	linksOfFaultIn    = 1
 )
 

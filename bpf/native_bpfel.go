@@ -16,27 +16,26 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	nativeMapSockmetaConns        = "sockmeta_conns"
-	nativeMapSockmetaCount        = "sockmeta_count"
-	nativeMapSockmetaCursor       = "sockmeta_cursor"
-	nativeMapSockmetaFlights      = "sockmeta_flights"
-	nativeMapSockmetaHandshakes   = "sockmeta_handshakes"
-	nativeMapSockmetaInst         = "sockmeta_inst"
-	nativeMapSockmetaLocalDevs    = "sockmeta_local_devs"
-	nativeMapSockmetaLocals       = "sockmeta_locals"
-	nativeMapSockmetaRaws         = "sockmeta_raws"
-	nativeMapSockmetaRx           = "sockmeta_rx"
-	nativeMapSockmetaSks          = "sockmeta_sks"
-	nativeMapSockmetaTcps         = "sockmeta_tcps"
-	nativeProgSockmetaFaultIn     = "sockmeta_fault_in"
-	nativeProgSockmetaRecv4       = "sockmeta_recv4"
-	nativeProgSockmetaRecv6       = "sockmeta_recv6"
-	nativeProgSockmetaRecvUnnamed = "sockmeta_recv_unnamed"
-	nativeProgSockmetaSend4       = "sockmeta_send4"
-	nativeProgSockmetaSend6       = "sockmeta_send6"
-	nativeProgSockmetaSendCorked  = "sockmeta_send_corked"
-	nativeProgSockmetaSent        = "sockmeta_sent"
-	nativeVarFirstNapiId          = "first_napi_id"
+	nativeMapSockmetaConns       = "sockmeta_conns"
+	nativeMapSockmetaCount       = "sockmeta_count"
+	nativeMapSockmetaCursor      = "sockmeta_cursor"
+	nativeMapSockmetaFlights     = "sockmeta_flights"
+	nativeMapSockmetaHandshakes  = "sockmeta_handshakes"
+	nativeMapSockmetaInst        = "sockmeta_inst"
+	nativeMapSockmetaLocalDevs   = "sockmeta_local_devs"
+	nativeMapSockmetaLocals      = "sockmeta_locals"
+	nativeMapSockmetaRaws        = "sockmeta_raws"
+	nativeMapSockmetaRx          = "sockmeta_rx"
+	nativeMapSockmetaSks         = "sockmeta_sks"
+	nativeMapSockmetaTcps        = "sockmeta_tcps"
+	nativeProgSockmetaFaultIn    = "sockmeta_fault_in"
+	nativeProgSockmetaRecv4      = "sockmeta_recv4"
+	nativeProgSockmetaRecv6      = "sockmeta_recv6"
+	nativeProgSockmetaSend4      = "sockmeta_send4"
+	nativeProgSockmetaSend6      = "sockmeta_send6"
+	nativeProgSockmetaSendCorked = "sockmeta_send_corked"
+	nativeProgSockmetaSent       = "sockmeta_sent"
+	nativeVarFirstNapiId         = "first_napi_id"
 )
 
 // loadNative returns the embedded CollectionSpec for native.
@@ -81,14 +80,13 @@ type nativeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type nativeProgramSpecs struct {
-	SockmetaFaultIn     *ebpf.ProgramSpec `ebpf:"sockmeta_fault_in"`
-	SockmetaRecv4       *ebpf.ProgramSpec `ebpf:"sockmeta_recv4"`
-	SockmetaRecv6       *ebpf.ProgramSpec `ebpf:"sockmeta_recv6"`
-	SockmetaRecvUnnamed *ebpf.ProgramSpec `ebpf:"sockmeta_recv_unnamed"`
-	SockmetaSend4       *ebpf.ProgramSpec `ebpf:"sockmeta_send4"`
-	SockmetaSend6       *ebpf.ProgramSpec `ebpf:"sockmeta_send6"`
-	SockmetaSendCorked  *ebpf.ProgramSpec `ebpf:"sockmeta_send_corked"`
-	SockmetaSent        *ebpf.ProgramSpec `ebpf:"sockmeta_sent"`
+	SockmetaFaultIn    *ebpf.ProgramSpec `ebpf:"sockmeta_fault_in"`
+	SockmetaRecv4      *ebpf.ProgramSpec `ebpf:"sockmeta_recv4"`
+	SockmetaRecv6      *ebpf.ProgramSpec `ebpf:"sockmeta_recv6"`
+	SockmetaSend4      *ebpf.ProgramSpec `ebpf:"sockmeta_send4"`
+	SockmetaSend6      *ebpf.ProgramSpec `ebpf:"sockmeta_send6"`
+	SockmetaSendCorked *ebpf.ProgramSpec `ebpf:"sockmeta_send_corked"`
+	SockmetaSent       *ebpf.ProgramSpec `ebpf:"sockmeta_sent"`
 }
 
 // nativeMapSpecs contains maps before they are loaded into the kernel.
@@ -178,14 +176,13 @@ type nativeVariables struct {
 //
 // It can be passed to loadNativeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type nativePrograms struct {
-	SockmetaFaultIn     *ebpf.Program `ebpf:"sockmeta_fault_in"`
-	SockmetaRecv4       *ebpf.Program `ebpf:"sockmeta_recv4"`
-	SockmetaRecv6       *ebpf.Program `ebpf:"sockmeta_recv6"`
-	SockmetaRecvUnnamed *ebpf.Program `ebpf:"sockmeta_recv_unnamed"`
-	SockmetaSend4       *ebpf.Program `ebpf:"sockmeta_send4"`
-	SockmetaSend6       *ebpf.Program `ebpf:"sockmeta_send6"`
-	SockmetaSendCorked  *ebpf.Program `ebpf:"sockmeta_send_corked"`
-	SockmetaSent        *ebpf.Program `ebpf:"sockmeta_sent"`
+	SockmetaFaultIn    *ebpf.Program `ebpf:"sockmeta_fault_in"`
+	SockmetaRecv4      *ebpf.Program `ebpf:"sockmeta_recv4"`
+	SockmetaRecv6      *ebpf.Program `ebpf:"sockmeta_recv6"`
+	SockmetaSend4      *ebpf.Program `ebpf:"sockmeta_send4"`
+	SockmetaSend6      *ebpf.Program `ebpf:"sockmeta_send6"`
+	SockmetaSendCorked *ebpf.Program `ebpf:"sockmeta_send_corked"`
+	SockmetaSent       *ebpf.Program `ebpf:"sockmeta_sent"`
 }
 
 func (p *nativePrograms) Close() error {
@@ -193,7 +190,6 @@ func (p *nativePrograms) Close() error {
 		p.SockmetaFaultIn,
 		p.SockmetaRecv4,
 		p.SockmetaRecv6,
-		p.SockmetaRecvUnnamed,
 		p.SockmetaSend4,
 		p.SockmetaSend6,
 		p.SockmetaSendCorked,

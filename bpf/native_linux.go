@@ -92,7 +92,7 @@ func (p *programs) nativeFeatures() uint32 {
 
 // attachNative attaches the programs of the native tier.
 func (a *Attachment) attachNative(dir *os.File, p *nativePrograms) error {
-	for _, prog := range []*ebpf.Program{p.SockmetaSent, p.SockmetaSendCorked, p.SockmetaRecvUnnamed} {
+	for _, prog := range []*ebpf.Program{p.SockmetaSent, p.SockmetaSendCorked} {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
 		if err != nil {
 			return fmt.Errorf("tracepoints of the module %s: %w", nativeModule, err)

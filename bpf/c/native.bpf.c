@@ -150,20 +150,6 @@ int sockmeta_recv6(struct bpf_sock_addr *ctx)
 	return on_recv(ctx);
 }
 
-/* Those who do not ask who sent it: the two above are not run for them. */
-SEC("tp_btf/sockmeta_recv")
-int BPF_PROG(sockmeta_recv_unnamed, struct sock *sk, struct msghdr *msg, struct sk_buff *skb)
-{
-	struct sockmeta_sk *st;
-
-	if (!sk || !msg || !skb || msg->msg_name)
-		return 0;
-	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
-	if (is_enabled(st))
-		put_record(msg, skb, st);
-	return 0;
-}
-
 /* In front of recvmsg, where it may still wait for pages. */
 SEC("lsm.s/socket_recvmsg")
 int BPF_PROG(sockmeta_fault_in, struct socket *sock, struct msghdr *msg, int size, int flags)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Tracepoints in places of UDP where BPF programs have no hook of their own. All
- * three are in the task that is in the call, where it may not sleep, and for
- * programs (tp_btf) the arguments are trusted.
+ * Tracepoints in places of sendmsg() where cgroup programs have no hook. Both are in
+ * the task that is in the call, where it may not sleep, and for programs (tp_btf) the
+ * arguments are trusted. recvmsg() needs none: the kernel itself gives it a msg_name
+ * (net/socket.c, ____sys_recvmsg), so that cgroup/recvmsg4 and 6 are always run.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM sockmeta
@@ -10,31 +11,9 @@
 #if !defined(SOCKMETA_EVENTS_H) || defined(TRACE_HEADER_MULTI_READ)
 #define SOCKMETA_EVENTS_H
 
-#include <linux/skbuff.h>
 #include <linux/socket.h>
 #include <linux/tracepoint.h>
 #include <net/sock.h>
-
-/*
- * recvmsg() has a datagram, and all of its own control messages are in place. It
- * is there for those who gave no msg_name, for whom cgroup/recvmsg4 and 6 are not
- * run; it comes for the others, too.
- */
-TRACE_EVENT(sockmeta_recv,
-	TP_PROTO(struct sock *sk, struct msghdr *msg, struct sk_buff *skb),
-	TP_ARGS(sk, msg, skb),
-	TP_STRUCT__entry(
-		__field(const void *, sk)
-		__field(unsigned int, len)
-		__field(size_t, room)
-	),
-	TP_fast_assign(
-		__entry->sk = sk;
-		__entry->len = skb->len;
-		__entry->room = msg->msg_controllen;
-	),
-	TP_printk("sk=%p len=%u room=%zu", __entry->sk, __entry->len, __entry->room)
-);
 
 DECLARE_EVENT_CLASS(sockmeta_sendmsg,
 	TP_PROTO(struct sock *sk, struct msghdr *msg),

@@ -103,24 +103,6 @@ static void dequeue_exit(struct fprobe *fp, unsigned long ip, unsigned long ret_
 		call->skb = returned(regs);
 }
 
-/* The last thing that recvmsg() does with what it received. */
-static int consume_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
-			 probe_regs *regs, void *data)
-{
-	struct sock *sk = argument(regs, 0);
-	struct sk_buff *skb = argument(regs, 1);
-	struct sockmeta_call *call;
-
-	if (!trace_sockmeta_recv_enabled() || !rcu_access_pointer(sk->sk_bpf_storage))
-		return NO_EXIT;
-	call = sockmeta_call_by_sk(sk);
-	if (call && call->skb == skb) {
-		trace_sockmeta_recv(sk, call->msg, skb);
-		call->skb = NULL;
-	}
-	return NO_EXIT;
-}
-
 static int send_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
 		      probe_regs *regs, void *data)
 {
@@ -152,7 +134,6 @@ static void send_exit(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
 static const char *recv_symbols[] = { "udp_recvmsg", "udpv6_recvmsg" };
 static const char *send_symbols[] = { "udp_sendmsg", "udpv6_sendmsg" };
 static const char *dequeue_symbols[] = { "__skb_recv_udp" };
-static const char *consume_symbols[] = { "skb_consume_udp" };
 
 /* In the order in which they are there: each relies on those before it. */
 static struct hook {
@@ -168,9 +149,6 @@ static struct hook {
 		dequeue_symbols, ARRAY_SIZE(dequeue_symbols),
 		{ .entry_handler = dequeue_entry, .exit_handler = dequeue_exit,
 		  .entry_data_size = sizeof(struct note) },
-	}, {
-		consume_symbols, ARRAY_SIZE(consume_symbols),
-		{ .entry_handler = consume_entry },
 	}, {
 		send_symbols, ARRAY_SIZE(send_symbols),
 		{ .entry_handler = send_entry, .exit_handler = send_exit,
@@ -203,8 +181,7 @@ int sockmeta_hooks_init(unsigned int most)
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
 		/* how many ends of functions it can wait for */
-		if (hooks[i].probe.exit_handler)
-			hooks[i].probe.nr_maxactive = most;
+		hooks[i].probe.nr_maxactive = most;
 #endif
 		err = register_fprobe_syms(&hooks[i].probe, hooks[i].symbols, hooks[i].count);
 		if (err) {

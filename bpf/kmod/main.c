@@ -31,34 +31,46 @@ static const struct kernel_param_ops missed_ops = { .get = missed_get };
 module_param_cb(missed, &missed_ops, NULL, 0444);
 MODULE_PARM_DESC(missed, "Calls that went without metadata, as there were more than that at once.");
 
-BTF_KFUNCS_START(sockmeta_kfuncs)
+/* What any program may do that was given a message. */
+#define MESSAGE_KFUNCS							\
+	BTF_ID_FLAGS(func, bpf_msg_put_cmsg, KF_TRUSTED_ARGS)		\
+	BTF_ID_FLAGS(func, bpf_msg_fault_in, KF_TRUSTED_ARGS | KF_SLEEPABLE) \
+	BTF_ID_FLAGS(func, bpf_iter_cmsghdr_new, KF_TRUSTED_ARGS | KF_ITER_NEW) \
+	BTF_ID_FLAGS(func, bpf_iter_cmsghdr_next, KF_ITER_NEXT | KF_RET_NULL) \
+	BTF_ID_FLAGS(func, bpf_iter_cmsghdr_destroy, KF_ITER_DESTROY)	\
+	BTF_ID_FLAGS(func, bpf_cmsg_data, KF_TRUSTED_ARGS | KF_RET_NULL) \
+	BTF_ID_FLAGS(func, bpf_cmsg_data_read, KF_TRUSTED_ARGS)
+
+BTF_KFUNCS_START(message_kfuncs)
+MESSAGE_KFUNCS
+BTF_KFUNCS_END(message_kfuncs)
+
+/*
+ * The packet is for those whom UDP runs while it has it. Tracing programs may be
+ * run, with the message in their hands, when it has been freed.
+ */
+BTF_KFUNCS_START(sock_addr_kfuncs)
+MESSAGE_KFUNCS
 BTF_ID_FLAGS(func, bpf_sock_addr_msg_acquire, KF_TRUSTED_ARGS | KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_msg_release, KF_RELEASE)
-BTF_ID_FLAGS(func, bpf_msg_put_cmsg, KF_TRUSTED_ARGS)
-BTF_ID_FLAGS(func, bpf_msg_fault_in, KF_TRUSTED_ARGS | KF_SLEEPABLE)
-BTF_ID_FLAGS(func, bpf_iter_cmsghdr_new, KF_TRUSTED_ARGS | KF_ITER_NEW)
-BTF_ID_FLAGS(func, bpf_iter_cmsghdr_next, KF_ITER_NEXT | KF_RET_NULL)
-BTF_ID_FLAGS(func, bpf_iter_cmsghdr_destroy, KF_ITER_DESTROY)
-BTF_ID_FLAGS(func, bpf_cmsg_data, KF_TRUSTED_ARGS | KF_RET_NULL)
-BTF_ID_FLAGS(func, bpf_cmsg_data_read, KF_TRUSTED_ARGS)
 BTF_ID_FLAGS(func, bpf_msg_skb_acquire, KF_TRUSTED_ARGS | KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_msg_skb_release, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_skb_meta_read, KF_TRUSTED_ARGS)
-BTF_KFUNCS_END(sockmeta_kfuncs)
+BTF_KFUNCS_END(sock_addr_kfuncs)
 
-static const struct btf_kfunc_id_set kfuncs = {
+static const struct btf_kfunc_id_set message_set = {
 	.owner = THIS_MODULE,
-	.set = &sockmeta_kfuncs,
+	.set = &message_kfuncs,
+};
+
+static const struct btf_kfunc_id_set sock_addr_set = {
+	.owner = THIS_MODULE,
+	.set = &sock_addr_kfuncs,
 };
 
 static int __init sockmeta_init(void)
 {
-	static const enum bpf_prog_type types[] = {
-		BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
-		/* and of LSM, which share them */
-		BPF_PROG_TYPE_TRACING,
-	};
-	int i, err;
+	int err;
 
 	err = sockmeta_calls_init(calls);
 	if (err)
@@ -70,11 +82,13 @@ static int __init sockmeta_init(void)
 	 * Last: programs can use the functions from here on. They stay registered with
 	 * the module's BTF, which goes when the module does.
 	 */
-	for (i = 0; i < ARRAY_SIZE(types); i++) {
-		err = register_btf_kfunc_id_set(types[i], &kfuncs);
-		if (err)
-			goto err_hooks;
-	}
+	err = register_btf_kfunc_id_set(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, &sock_addr_set);
+	if (err)
+		goto err_hooks;
+	/* and of LSM, which share them */
+	err = register_btf_kfunc_id_set(BPF_PROG_TYPE_TRACING, &message_set);
+	if (err)
+		goto err_hooks;
 	return 0;
 
 err_hooks:
