@@ -23,6 +23,8 @@ import (
 type Attachment struct {
 	cgroup string
 	joined bool
+	// missing is why there is no native tier.
+	missing error
 	info   Info
 	slots  *Slots
 
@@ -110,7 +112,7 @@ func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
 	}
 	defer p.Close()
 
-	a := &Attachment{cgroup: dir.Name(), slots: p.slots}
+	a := &Attachment{cgroup: dir.Name(), missing: p.missing, slots: p.slots}
 	defer func() {
 		if err != nil {
 			_ = a.Close()
@@ -196,6 +198,10 @@ func (a *Attachment) Shared() bool { return a.joined }
 
 // Info returns the attachment's number and the size of its receive map.
 func (a *Attachment) Info() Info { return a.info }
+
+// Native returns nil where sockets can have records as control messages
+// (NativeFeature), and else why not: an ErrNotSupported.
+func (a *Attachment) Native() error { return a.missing }
 
 // Slots returns the receive map.
 func (a *Attachment) Slots() *Slots { return a.slots }

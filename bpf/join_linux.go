@@ -96,6 +96,9 @@ func joinProgram(dir *os.File, id ebpf.ProgramID) (_ *Attachment, err error) {
 			_ = a.Close()
 		}
 	}()
+	if in.Info.Features&NativeFeature == 0 {
+		a.missing = fmt.Errorf("%w: whoever attached the programs found no kernel functions for control messages", ErrNotSupported)
+	}
 	if a.slots, err = mapSlots(slots); err != nil {
 		return nil, err
 	}

@@ -69,6 +69,10 @@ func (p *programs) loadNative(cpus int, shared map[string]*ebpf.Map, types *btf.
 	if err := findNative(types); err != nil {
 		return err
 	}
+	// Whoever lacks it may use the functions, and cannot be told which they are.
+	if err := toLoadNative.check(); err != nil {
+		return err
+	}
 	spec, err := loadNative()
 	if err != nil {
 		return err

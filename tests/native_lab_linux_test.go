@@ -44,9 +44,9 @@ func attachNative(t testing.TB) *bpf.Attachment {
 	t.Cleanup(func() { _ = a.Close() })
 	if a.Info().Features&bpf.NativeFeature == 0 {
 		if os.Getenv(kmodEnv) != "" {
-			t.Fatal("the kernel module is loaded, and there is no native tier")
+			t.Fatal("the kernel module is loaded: ", a.Native())
 		}
-		t.Skip("the kernel has no functions for control messages: load the module of bpf/kmod")
+		t.Skip(a.Native())
 	}
 	return a
 }
