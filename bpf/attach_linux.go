@@ -25,8 +25,8 @@ type Attachment struct {
 	joined bool
 	// missing is why there is no native tier.
 	missing error
-	info   Info
-	slots  *Slots
+	info    Info
+	slots   *Slots
 
 	mu    sync.Mutex
 	links []link.Link

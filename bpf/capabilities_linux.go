@@ -39,7 +39,7 @@ var (
 		"grant them to the program (setcap, or AmbientCapabilities= in its unit), or have a privileged process attach to its cgroup (sockmeta attach)",
 	}
 	// The kernel gives nobody else the types of modules (bpf_btf_get_fd_by_id).
-	toLoadNative = privileges{
+	toLoadModule = privileges{
 		[]capability{capSysAdmin},
 		"the native tier takes it besides the others, where a module has the kernel functions",
 	}

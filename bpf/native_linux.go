@@ -45,6 +45,9 @@ func nativeTypes(types *btf.Cache) ([]*btf.Spec, error) {
 	}
 	specs := []*btf.Spec{kernel}
 	if _, err := os.Stat("/sys/kernel/btf/" + nativeModule); err == nil {
+		if err := toLoadModule.check(); err != nil {
+			return nil, err
+		}
 		module, err := types.Module(nativeModule)
 		if err != nil {
 			return nil, fmt.Errorf("types of the module %s: %w", nativeModule, err)
@@ -67,10 +70,6 @@ func hasFunction(specs []*btf.Spec, name string) bool {
 // loadNative loads the programs of the native tier or says why there is none.
 func (p *programs) loadNative(cpus int, shared map[string]*ebpf.Map, types *btf.Cache) error {
 	if err := findNative(types); err != nil {
-		return err
-	}
-	// Whoever lacks it may use the functions, and cannot be told which they are.
-	if err := toLoadNative.check(); err != nil {
 		return err
 	}
 	spec, err := loadNative()

@@ -58,7 +58,7 @@ func TestNativeCost(t *testing.T) {
 	times := make([][]float64, len(kinds))
 	readers := make([]*costReader, len(kinds))
 	for i, kind := range kinds {
-		fd := lab.openPort(serverPort+20+i)
+		fd := lab.openPort(serverPort + 20 + i)
 		must(t, kind.opt(fd))
 		readers[i] = &costReader{fd: fd, b: make([]byte, 64), oob: make([]byte, 512)}
 		if i == 1 {
