@@ -25,7 +25,6 @@
 #include <linux/rcupdate.h>
 #include <linux/skbuff.h>
 #include <linux/socket.h>
-#include <linux/version.h>
 #include <net/sock.h>
 
 #include "sockmeta.h"
@@ -33,12 +32,13 @@
 #define CREATE_TRACE_POINTS
 #include "events.h"
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 14, 0)
-typedef struct ftrace_regs probe_regs;
+/* Since Linux 6.14 fprobes are on top of the function graph tracer. */
+#ifdef MAX_FPROBE_DATA_SIZE
+#define probe_regs ftrace_regs
 #define argument(regs, n) ((void *)ftrace_regs_get_argument(regs, n))
 #define returned(regs) ((void *)ftrace_regs_get_return_value(regs))
 #else
-typedef struct pt_regs probe_regs;
+#define probe_regs pt_regs
 #define argument(regs, n) ((void *)regs_get_kernel_argument(regs, n))
 #define returned(regs) ((void *)regs_return_value(regs))
 #endif
@@ -52,7 +52,7 @@ struct note {
 #define NO_EXIT 1
 
 static int recv_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
-		      probe_regs *regs, void *data)
+		      struct probe_regs *regs, void *data)
 {
 	struct sock *sk = argument(regs, 0);
 	struct msghdr *msg = argument(regs, 1);
@@ -65,7 +65,7 @@ static int recv_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
 }
 
 static void recv_exit(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
-		      probe_regs *regs, void *data)
+		      struct probe_regs *regs, void *data)
 {
 	const struct note *note = data;
 
@@ -77,7 +77,7 @@ static void recv_exit(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
  * again if that turned out to be corrupt and was freed.
  */
 static int dequeue_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
-			 probe_regs *regs, void *data)
+			 struct probe_regs *regs, void *data)
 {
 	struct sock *sk = argument(regs, 0);
 	struct sockmeta_call *call;
@@ -94,7 +94,7 @@ static int dequeue_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_
 }
 
 static void dequeue_exit(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
-			 probe_regs *regs, void *data)
+			 struct probe_regs *regs, void *data)
 {
 	const struct note *note = data;
 	struct sockmeta_call *call = sockmeta_call_by_id(note->call);
@@ -104,7 +104,7 @@ static void dequeue_exit(struct fprobe *fp, unsigned long ip, unsigned long ret_
 }
 
 static int send_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
-		      probe_regs *regs, void *data)
+		      struct probe_regs *regs, void *data)
 {
 	struct sock *sk = argument(regs, 0);
 	struct msghdr *msg = argument(regs, 1);
@@ -120,7 +120,7 @@ static int send_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
 }
 
 static void send_exit(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
-		      probe_regs *regs, void *data)
+		      struct probe_regs *regs, void *data)
 {
 	const struct note *note = data;
 	struct sockmeta_call *call = sockmeta_call_by_id(note->call);
@@ -131,26 +131,22 @@ static void send_exit(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
 	sockmeta_call_end(note->call);
 }
 
-static const char *recv_symbols[] = { "udp_recvmsg", "udpv6_recvmsg" };
-static const char *send_symbols[] = { "udp_sendmsg", "udpv6_sendmsg" };
-static const char *dequeue_symbols[] = { "__skb_recv_udp" };
-
 /* In the order in which they are there: each relies on those before it. */
 static struct hook {
-	const char **symbols;
+	const char *symbols[2];
 	int count;
 	struct fprobe probe;
 } hooks[] = {
 	{
-		recv_symbols, ARRAY_SIZE(recv_symbols),
+		{ "udp_recvmsg", "udpv6_recvmsg" }, 2,
 		{ .entry_handler = recv_entry, .exit_handler = recv_exit,
 		  .entry_data_size = sizeof(struct note) },
 	}, {
-		dequeue_symbols, ARRAY_SIZE(dequeue_symbols),
+		{ "__skb_recv_udp" }, 1,
 		{ .entry_handler = dequeue_entry, .exit_handler = dequeue_exit,
 		  .entry_data_size = sizeof(struct note) },
 	}, {
-		send_symbols, ARRAY_SIZE(send_symbols),
+		{ "udp_sendmsg", "udpv6_sendmsg" }, 2,
 		{ .entry_handler = send_entry, .exit_handler = send_exit,
 		  .entry_data_size = sizeof(struct note) },
 	},
@@ -179,7 +175,7 @@ int sockmeta_hooks_init(unsigned int most)
 	int i, err;
 
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
+#ifndef MAX_FPROBE_DATA_SIZE
 		/* how many ends of functions it can wait for */
 		hooks[i].probe.nr_maxactive = most;
 #endif

@@ -32,25 +32,29 @@ module_param_cb(missed, &missed_ops, NULL, 0444);
 MODULE_PARM_DESC(missed, "Calls that went without metadata, as there were more than that at once.");
 
 /* What any program may do that was given a message. */
-#define MESSAGE_KFUNCS							\
-	BTF_ID_FLAGS(func, bpf_msg_put_cmsg, KF_TRUSTED_ARGS)		\
-	BTF_ID_FLAGS(func, bpf_msg_fault_in, KF_TRUSTED_ARGS | KF_SLEEPABLE) \
-	BTF_ID_FLAGS(func, bpf_iter_cmsghdr_new, KF_TRUSTED_ARGS | KF_ITER_NEW) \
-	BTF_ID_FLAGS(func, bpf_iter_cmsghdr_next, KF_ITER_NEXT | KF_RET_NULL) \
-	BTF_ID_FLAGS(func, bpf_iter_cmsghdr_destroy, KF_ITER_DESTROY)	\
-	BTF_ID_FLAGS(func, bpf_cmsg_data, KF_TRUSTED_ARGS | KF_RET_NULL) \
-	BTF_ID_FLAGS(func, bpf_cmsg_data_read, KF_TRUSTED_ARGS)
-
 BTF_KFUNCS_START(message_kfuncs)
-MESSAGE_KFUNCS
+BTF_ID_FLAGS(func, bpf_msg_put_cmsg, KF_TRUSTED_ARGS)
+BTF_ID_FLAGS(func, bpf_msg_fault_in, KF_TRUSTED_ARGS | KF_SLEEPABLE)
+BTF_ID_FLAGS(func, bpf_iter_cmsghdr_new, KF_TRUSTED_ARGS | KF_ITER_NEW)
+BTF_ID_FLAGS(func, bpf_iter_cmsghdr_next, KF_ITER_NEXT | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_iter_cmsghdr_destroy, KF_ITER_DESTROY)
+BTF_ID_FLAGS(func, bpf_cmsg_data, KF_TRUSTED_ARGS | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_cmsg_data_read, KF_TRUSTED_ARGS)
 BTF_KFUNCS_END(message_kfuncs)
 
 /*
- * The packet is for those whom UDP runs while it has it. Tracing programs may be
- * run, with the message in their hands, when it has been freed.
+ * The same, and more: a module has one set for each kind of program. The packet is for
+ * those whom UDP runs while it has it. Tracing programs may be run, with the message in
+ * their hands, when it has been freed.
  */
 BTF_KFUNCS_START(sock_addr_kfuncs)
-MESSAGE_KFUNCS
+BTF_ID_FLAGS(func, bpf_msg_put_cmsg, KF_TRUSTED_ARGS)
+BTF_ID_FLAGS(func, bpf_msg_fault_in, KF_TRUSTED_ARGS | KF_SLEEPABLE)
+BTF_ID_FLAGS(func, bpf_iter_cmsghdr_new, KF_TRUSTED_ARGS | KF_ITER_NEW)
+BTF_ID_FLAGS(func, bpf_iter_cmsghdr_next, KF_ITER_NEXT | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_iter_cmsghdr_destroy, KF_ITER_DESTROY)
+BTF_ID_FLAGS(func, bpf_cmsg_data, KF_TRUSTED_ARGS | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_cmsg_data_read, KF_TRUSTED_ARGS)
 BTF_ID_FLAGS(func, bpf_sock_addr_msg_acquire, KF_TRUSTED_ARGS | KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_msg_release, KF_RELEASE)
 BTF_ID_FLAGS(func, bpf_msg_skb_acquire, KF_TRUSTED_ARGS | KF_ACQUIRE | KF_RET_NULL)
