@@ -23,9 +23,15 @@ type programs struct {
 	sockopt sockoptPrograms
 	sockops sockopsPrograms
 	tracing tracingPrograms // nil unless Options.Tracing
+	native  nativePrograms  // nil unless missing is
+	// missing is why there is no native tier.
+	missing error
 	maps    ingressMaps
 	slots   *Slots
 }
+
+// readsRaw says whether there are programs that read raw control messages.
+func (p *programs) readsRaw(opts Options) bool { return opts.Tracing || p.missing == nil }
 
 // defaultSlots is the number of receive slots a CPU has unless Options say
 // otherwise: more than the packets that wait in the socket buffers of a usual
@@ -89,11 +95,15 @@ func load(opts Options) (_ *programs, err error) {
 	p.ingress, p.maps = ingressObjects.ingressPrograms, ingressObjects.ingressMaps
 
 	shared := p.shared()
+	p.missing = p.loadNative(cpus, shared, types)
+	if p.missing == nil {
+		opts.Tracing = false
+	}
 	egress, err := loadEgress()
 	if err != nil {
 		return nil, err
 	}
-	if err := egress.Variables["tracing"].Set(opts.Tracing); err != nil {
+	if err := egress.Variables["raws"].Set(p.readsRaw(opts)); err != nil {
 		return nil, err
 	}
 	if err := loadShared(egress, &p.egress, shared, types); err != nil {
@@ -199,6 +209,7 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 	if opts.Tracing {
 		inst.Info.Features |= TracingFeature
 	}
+	inst.Info.Features |= p.nativeFeatures()
 	if err := p.maps.SockmetaInst.Put(uint32(0), &inst); err != nil {
 		return fmt.Errorf("instance map: %w", err)
 	}
@@ -214,5 +225,5 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 
 // Close drops our references; what is attached keeps its own.
 func (p *programs) Close() error {
-	return errors.Join(p.ingress.Close(), p.egress.Close(), p.sockopt.Close(), p.sockops.Close(), p.tracing.Close(), p.maps.Close())
+	return errors.Join(p.ingress.Close(), p.egress.Close(), p.sockopt.Close(), p.sockops.Close(), p.tracing.Close(), p.native.Close(), p.maps.Close())
 }

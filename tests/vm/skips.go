@@ -16,14 +16,24 @@ var justifiedSkips = []struct {
 	why          string
 }{
 	{
-		regexp.MustCompile(`^([\d.]+|host|.*\+cgroup1)$`),
+		regexp.MustCompile(`^([\d.]+|host|.*\+(cgroup1|native))$`),
 		regexp.MustCompile(`^tests TestLockdown`),
 		"the kernel is to be booted with lockdown=confidentiality",
 	},
 	{
-		regexp.MustCompile(`^([\d.]+|host|.*\+lockdown)$`),
+		regexp.MustCompile(`^([\d.]+|host|.*\+(lockdown|native))$`),
 		regexp.MustCompile(`^tests TestCgroup1`),
 		"the machine is to have cgroups of version 1 alone",
+	},
+	{
+		regexp.MustCompile(`^([\d.]+|host|.*\+(lockdown|cgroup1))$`),
+		regexp.MustCompile(`^tests TestNative`),
+		"the kernel module is not loaded",
+	},
+	{
+		regexp.MustCompile(`.*\+native$`),
+		regexp.MustCompile(`^tests TestTracingSupport$`),
+		"the native tier takes the place of the tracing tier",
 	},
 	{
 		regexp.MustCompile(`^6\.1$`),

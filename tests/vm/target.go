@@ -13,8 +13,8 @@ import (
 
 // defaultTargets are what there is a column for in the table: the kernels of
 // Debian 12, Debian 13 and its backports, what the command runs on, and machines
-// that refuse something.
-const defaultTargets = "6.1,6.12,7.3,host,6.12+lockdown,6.12+cgroup1"
+// that refuse something or have the kernel module.
+const defaultTargets = "6.1,6.12,7.3,host,6.12+native,7.3+native,6.12+lockdown,6.12+cgroup1"
 
 // hostSeries is the series of the target that is not booted.
 const hostSeries = "host"
@@ -38,6 +38,8 @@ type variant struct {
 	// tests' own as one would put it for go test -run; all if they are nil.
 	packages *regexp.Regexp
 	run      string
+	// kmod has the module of bpf/kmod built and loaded.
+	kmod bool
 }
 
 var variants = map[string]variant{
@@ -50,6 +52,13 @@ var variants = map[string]variant{
 		append:   cgroup1Env + "=1",
 		packages: regexp.MustCompile(`^tests$`),
 		run:      "^TestCgroup1",
+	},
+	// With all that the kernel's allocator can check at run time.
+	"native": {
+		append:   "slub_debug=FZPU",
+		packages: regexp.MustCompile(`^tests$`),
+		run:      "^Test(Native|Tracing)",
+		kmod:     true,
 	},
 }
 

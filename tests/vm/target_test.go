@@ -12,7 +12,8 @@ func TestParseTargets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(targets) != 6 || targets[4].series != "6.12" || targets[4].append != "lockdown=confidentiality" || targets[2].append != "" {
+	if len(targets) != 8 || targets[6].series != "6.12" || targets[6].append != "lockdown=confidentiality" || targets[2].append != "" ||
+		!targets[4].kmod || targets[6].kmod {
 		t.Errorf("got %+v", targets)
 	}
 	for _, names := range []string{"", "6.1,", "6.1,6.12,6.1", "6.1+nothing", "host+lockdown", "6.1+", "+lockdown"} {
@@ -37,6 +38,7 @@ func TestTargetTests(t *testing.T) {
 		{"6.12", "TestUDP", 3, "TestUDP"},
 		{"6.12+lockdown", "", 1, "^TestLockdown"},
 		{"6.12+lockdown", "TestUDP", 1, "TestUDP"},
+		{"7.3+native", "", 1, "^Test(Native|Tracing)"},
 	} {
 		targets, err := parseTargets(tt.target)
 		if err != nil {
@@ -58,7 +60,7 @@ func TestLongestFirst(t *testing.T) {
 	for _, i := range longestFirst(targets) {
 		got = append(got, targets[i].name)
 	}
-	want := []string{"7.3", "6.12", "6.1", "6.12+lockdown", "6.12+cgroup1", "host"}
+	want := []string{"7.3", "6.12", "6.1", "7.3+native", "6.12+native", "6.12+lockdown", "6.12+cgroup1", "host"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
