@@ -149,7 +149,7 @@ func (a *aggregates) open(c *UDPConn, asked *asked) {
 	a.from = c.batch.sources.from(&a.mmsg, a.at)
 	a.came = came{md: &a.md, asked: asked, noSize: true}
 	if c.sock.err == nil {
-		a.came.handle = findHandle(got)
+		a.came.arrival = c.arrival(got)
 	}
 	c.gro.merged = 1
 	if size := a.size(); a.stride > 0 && size > a.stride {
@@ -240,10 +240,10 @@ func (r *segmentRead) read(fd uintptr) (done bool) {
 	}
 	r.errno = 0
 	a := g.left
-	var handle uint64
+	var last arrival
 	for more := true; more && r.n < want; r.n++ {
 		a.open(r.c, &r.asked)
-		handle = a.came.handle
+		last = a.came.arrival
 		n := r.put(a)
 		if r.flags&unix.MSG_PEEK != 0 {
 			r.n++
@@ -254,7 +254,7 @@ func (r *segmentRead) read(fd uintptr) (done bool) {
 			g.left = nil
 		}
 	}
-	r.c.last.Store(handle)
+	r.c.remember(last)
 	if g.left == nil {
 		a.release()
 	}

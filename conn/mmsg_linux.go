@@ -31,8 +31,8 @@ type mmsg struct {
 	// iov and cut are how much of iovs and oob is in use.
 	iov, cut int
 
-	// handles are those of the messages that were read.
-	handles []uint64
+	// arrivals are those of the messages that were read.
+	arrivals []arrival
 	// slots are the transmit slots of the messages, -1 for none, and errs what
 	// became of their metadata.
 	slots []int
@@ -62,9 +62,9 @@ func newMmsg(n, iovs, oob int) *mmsg {
 	if cap(m.hdrs) < n {
 		m.hdrs = make([]mmsghdr, n)
 		m.names = make([]unix.RawSockaddrInet6, n)
-		m.handles = make([]uint64, n)
+		m.arrivals = make([]arrival, n)
 	}
-	m.hdrs, m.names, m.handles = m.hdrs[:n], m.names[:n], m.handles[:n]
+	m.hdrs, m.names, m.arrivals = m.hdrs[:n], m.names[:n], m.arrivals[:n]
 	if cap(m.iovs) < iovs {
 		m.iovs = make([]unix.Iovec, iovs)
 	}

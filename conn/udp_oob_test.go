@@ -145,6 +145,7 @@ func TestSupportText(t *testing.T) {
 		{Support{}, "none"},
 		{Support{Tier: TierHandle, Mapped: true}, "handle (mapped)"},
 		{Support{Tier: TierHandle}, "handle (getsockopt)"},
+		{Support{Tier: TierNative}, "native"},
 		{Support{Missing: []Missing{{TierHandle, ErrNotSupported}}}, "none: " + ErrNotSupported.Error()},
 		{Support{Tier: Tier(9)}, "Tier(9) (getsockopt)"},
 	} {
