@@ -67,7 +67,7 @@ func TestNativeSupport(t *testing.T) {
 func TestNativeRefused(t *testing.T) {
 	testutil.RequireRoot(t)
 	testutil.Leaks(t)
-	attachNative(t)
+	attachNative(t, bpf.Options{})
 	cg := testutil.Cgroup(t)
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "only", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupUDP6Recvmsg, License: "Dual BSD/GPL",
