@@ -88,7 +88,11 @@ func attach(opts Options) (*Attachment, error) {
 			return a, nil
 		}
 	}
-	a, err := attachOwn(dir, opts)
+	a, err := attachOwn(dir, opts, nil)
+	if errors.Is(err, errNative) {
+		// All else works without.
+		a, err = attachOwn(dir, opts, fmt.Errorf("%w: %w", ErrNotSupported, err))
+	}
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -105,8 +109,8 @@ func lock(dir *os.File, patience time.Duration) {
 	}
 }
 
-func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
-	p, err := load(opts)
+func attachOwn(dir *os.File, opts Options, noNative error) (_ *Attachment, err error) {
+	p, err := load(opts, noNative)
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)
 	}
@@ -136,7 +140,7 @@ func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
 	}
 	if p.missing == nil {
 		if err := a.attachNative(dir, &p.native); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", errNative, err)
 		}
 	}
 	// Sockets can opt in as soon as setsockopt answers: it comes last.

@@ -56,7 +56,9 @@ func checkSlots(n int) error {
 	return nil
 }
 
-func load(opts Options) (_ *programs, err error) {
+// load loads the programs: those of the native tier unless it is missing, which it says
+// why.
+func load(opts Options, missing error) (_ *programs, err error) {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, err
@@ -95,7 +97,9 @@ func load(opts Options) (_ *programs, err error) {
 	p.ingress, p.maps = ingressObjects.ingressPrograms, ingressObjects.ingressMaps
 
 	shared := p.shared()
-	p.missing = p.loadNative(cpus, shared, types)
+	if p.missing = missing; missing == nil {
+		p.missing = p.loadNative(cpus, shared, types)
+	}
 	if p.missing == nil {
 		opts.Tracing = false
 	}

@@ -15,6 +15,9 @@ import (
 // nativeModule is the kernel module of bpf/kmod.
 const nativeModule = "sockmeta"
 
+// errNative is in what went wrong with attaching the programs of the native tier.
+var errNative = errors.New("control messages of the kernel's own")
+
 // nativeFunctions are what native.bpf.c cannot do without (bpf/c/kfuncs.h).
 var nativeFunctions = []string{
 	"bpf_sock_addr_msg_acquire", "bpf_msg_release", "bpf_msg_put_cmsg",

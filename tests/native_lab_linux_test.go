@@ -36,10 +36,10 @@ type nativeLab struct {
 
 // attachNative attaches to the cgroup of the test process. Where the kernel has no
 // native tier the test is skipped, unless the kernel module is loaded.
-func attachNative(t testing.TB) *bpf.Attachment {
+func attachNative(t testing.TB, opts bpf.Options) *bpf.Attachment {
 	t.Helper()
 	testutil.EnterCgroup(t)
-	a, err := bpf.Attach(bpf.Options{})
+	a, err := bpf.Attach(opts)
 	must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
 	if a.Info().Features&bpf.NativeFeature == 0 {
@@ -56,7 +56,7 @@ func newNativeLab(t testing.TB) *nativeLab {
 	testutil.RequireRoot(t)
 	testutil.Leaks(t)
 	lab := &nativeLab{Pair: testutil.Pair(t), t: t}
-	lab.a = attachNative(t)
+	lab.a = attachNative(t, bpf.Options{})
 	must(t, lab.Server.Do(func() error {
 		ifi, err := net.InterfaceByName(lab.ServerIf)
 		if err == nil {

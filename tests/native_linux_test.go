@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,9 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
@@ -55,6 +59,32 @@ func TestNativeSupport(t *testing.T) {
 	defer b.Close()
 	if !b.Shared() || a.Native() != nil || b.Native() != nil {
 		t.Errorf("the second attachment is shared: %v; missing are %v and %v", b.Shared(), a.Native(), b.Native())
+	}
+}
+
+// TestNativeRefused attaches where another's program of recvmsg is to be the only one:
+// all else works.
+func TestNativeRefused(t *testing.T) {
+	testutil.RequireRoot(t)
+	testutil.Leaks(t)
+	attachNative(t, bpf.Options{})
+	cg := testutil.Cgroup(t)
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "only", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupUDP6Recvmsg, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+	})
+	must(t, err)
+	defer prog.Close()
+	dir, err := os.Open(cg.Path())
+	must(t, err)
+	defer dir.Close()
+	must(t, link.RawAttachProgram(link.RawAttachProgramOptions{Target: int(dir.Fd()), Program: prog, Attach: ebpf.AttachCGroupUDP6Recvmsg}))
+	defer link.RawDetachProgram(link.RawDetachProgramOptions{Target: int(dir.Fd()), Program: prog, Attach: ebpf.AttachCGroupUDP6Recvmsg})
+	a, err := bpf.Attach(bpf.Options{Cgroup: cg.Path()})
+	must(t, err)
+	defer a.Close()
+	if f := a.Info().Features; f != 0 || !errors.Is(a.Native(), bpf.ErrNotSupported) || !strings.Contains(a.Native().Error(), "recvmsg6") {
+		t.Errorf("features are %#x, missing is %v", f, a.Native())
 	}
 }
 

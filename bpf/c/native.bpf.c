@@ -49,6 +49,7 @@ static __always_inline void fill_queued(struct sk_buff *skb, struct sockmeta_rec
 	__u16 valid = SOCKMETA_VALID_MARK | SOCKMETA_VALID_PRIORITY | SOCKMETA_VALID_IFINDEX;
 	struct skb_shared_info *shinfo;
 	__u32 anchor;
+	bool lapped;
 	int len;
 
 	__builtin_memset(rec, 0, RECORD_HDR);
@@ -59,11 +60,10 @@ static __always_inline void fill_queued(struct sk_buff *skb, struct sockmeta_rec
 	rec->priority = skb->priority;
 	rec->ifindex = skb->skb_iif;
 	rec->tstamp = skb->tstamp;
-	if ((rec->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_HANDLE_BIT) {
-		/* newer packets took its slot: the sender's metadata may have been there */
+	/* newer packets took its slot */
+	lapped = (rec->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_HANDLE_BIT;
+	if (lapped)
 		rec->tstamp = 0;
-		rec->flags |= SOCKMETA_F_SENDER_LOST;
-	}
 	if (rec->tstamp)
 		valid |= SOCKMETA_VALID_TSTAMP;
 	rec->hash = skb->hash;
@@ -88,17 +88,20 @@ static __always_inline void fill_queued(struct sk_buff *skb, struct sockmeta_rec
 	rec->valid = valid;
 
 	len = bpf_skb_meta_read(skb, rec->area, sizeof(rec->area));
-	if (len < (int)sizeof(anchor) || len > SOCKMETA_AREA_MAX)
-		return;
-	len &= SOCKMETA_AREA_MAX;
-	anchor = *(__u32 *)&rec->area[(len - sizeof(anchor)) & SOCKMETA_AREA_MAX];
-	if (is_anchor(anchor)) {
+	if (len >= (int)sizeof(anchor) && len <= SOCKMETA_AREA_MAX) {
+		len &= SOCKMETA_AREA_MAX;
+		anchor = *(__u32 *)&rec->area[(len - sizeof(anchor)) & SOCKMETA_AREA_MAX];
+		if (!is_anchor(anchor)) {
+			/* where the packet came from was in the slot */
+			rec->flags |= SOCKMETA_F_UNREADABLE;
+			return;
+		}
 		rec->format = anchor_format(anchor);
 		rec->area_len = len;
-	} else {
-		/* nothing tells any more */
-		rec->flags |= SOCKMETA_F_DECAPSULATED;
 	}
+	/* then it had a slot for what the sender gave */
+	if (lapped)
+		rec->flags |= SOCKMETA_F_SENDER_LOST;
 }
 
 static __always_inline void put_record(struct msghdr *msg, struct sk_buff *skb,

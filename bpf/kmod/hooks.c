@@ -21,6 +21,8 @@
  * control buffers in the kernel, if any: they are left alone.
  * Sending: where there are control messages. By then they are in the kernel.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/fprobe.h>
 #include <linux/rcupdate.h>
 #include <linux/skbuff.h>
@@ -131,7 +133,11 @@ static void send_exit(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
 	sockmeta_call_end(note->call);
 }
 
-/* In the order in which they are there: each relies on those before it. */
+/*
+ * In the order in which they are there: each relies on those before it. What may be
+ * missing, where IPv6 is a module that is not loaded, comes last, as it does in the
+ * alphabet, by which register_fprobe_syms() sorts.
+ */
 static struct hook {
 	const char *symbols[2];
 	int count;
@@ -180,6 +186,10 @@ int sockmeta_hooks_init(unsigned int most)
 		hooks[i].probe.nr_maxactive = most;
 #endif
 		err = register_fprobe_syms(&hooks[i].probe, hooks[i].symbols, hooks[i].count);
+		if (err == -ENOENT && hooks[i].count > 1) {
+			pr_notice("no %s: without IPv6\n", hooks[i].symbols[1]);
+			err = register_fprobe_syms(&hooks[i].probe, hooks[i].symbols, 1);
+		}
 		if (err) {
 			pr_err("%s: %pe\n", hooks[i].symbols[0], ERR_PTR(err));
 			unregister(i);

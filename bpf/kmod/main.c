@@ -110,5 +110,6 @@ static void __exit sockmeta_exit(void)
 
 module_init(sockmeta_init);
 module_exit(sockmeta_exit);
+MODULE_SOFTDEP("pre: ipv6");
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("Control messages of UDP sockets for BPF programs");
