@@ -55,10 +55,8 @@ var variants = map[string]variant{
 	},
 	// With all that the kernel's allocator can check at run time.
 	"native": {
-		append:   "slub_debug=FZPU",
-		packages: regexp.MustCompile(`^tests$`),
-		run:      "^Test(Native|Tracing)",
-		kmod:     true,
+		append: "slub_debug=FZPU",
+		kmod:   true,
 	},
 }
 
