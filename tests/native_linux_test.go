@@ -4,11 +4,14 @@ package tests
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +25,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 )
 
@@ -147,6 +151,64 @@ func TestNativeReceive(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNativeChecksum has datagrams with a wrong checksum in the queue, which recvmsg
+// takes, drops and goes on from: the record is of what it returns.
+func TestNativeChecksum(t *testing.T) {
+	lab := newNativeLab(t)
+	attachEchoUDP(t, lab.Pair)
+	k := udpKinds(lab.Pair)[0]
+	fd, client := lab.open(k), k.dial(t, lab.Pair)
+	var raw int
+	must(t, lab.Client.Do(func() (err error) {
+		raw, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+		return err
+	}))
+	defer unix.Close(raw)
+	to := socketAddr(unix.AF_INET, netip.AddrPortFrom(k.server, 0))
+	for id := range uint64(20) {
+		for i := range uint64(3) {
+			payload := numbered(1000 + 10*id + i)
+			b := binary.BigEndian.AppendUint16(nil, clientPort)
+			b = binary.BigEndian.AppendUint16(b, serverPort)
+			b = binary.BigEndian.AppendUint16(b, uint16(8+len(payload)))
+			b = binary.BigEndian.AppendUint16(b, 0xBAD)
+			must(t, unix.Sendto(raw, append(b, payload...), 0, to))
+		}
+		send(t, client, numbered(id))
+		arrived(t, lab.Pair, k)
+		r, err := receiveFrom(fd, true, 0)
+		lab.got(t, r, err, id)
+	}
+	if n := inErrors(t, lab.Pair); n < 20*3 {
+		t.Errorf("%d datagrams had a wrong checksum, want %d", n, 20*3)
+	}
+}
+
+// inErrors is how many datagrams the server has found to have a wrong checksum.
+func inErrors(t testing.TB, p *netlab.Pair) (n int) {
+	t.Helper()
+	must(t, p.Server.Do(func() error {
+		b, err := os.ReadFile("/proc/thread-self/net/snmp")
+		if err != nil {
+			return err
+		}
+		var names []string
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if f[0] != "Udp:" {
+				continue
+			}
+			if names == nil {
+				names = f
+				continue
+			}
+			n, err = strconv.Atoi(f[slices.Index(names, "InCsumErrors")])
+		}
+		return err
+	}))
+	return n
 }
 
 // TestNativeNotAsked has sockets that did not ask for records: those that did not opt

@@ -74,10 +74,7 @@ static void recv_exit(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
 	sockmeta_call_end(note->call);
 }
 
-/*
- * __skb_recv_udp() is where recvmsg() sleeps, and gets what it receives. It is called
- * again if that turned out to be corrupt and was freed.
- */
+/* __skb_recv_udp() is where recvmsg() sleeps, and gets what it receives. */
 static int dequeue_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
 			 struct probe_regs *regs, void *data)
 {
@@ -90,7 +87,6 @@ static int dequeue_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_
 	call = sockmeta_call_by_sk(sk);
 	if (!call || !call->receives)
 		return NO_EXIT;
-	call->skb = NULL;
 	note->call = call->id;
 	return 0;
 }
@@ -103,6 +99,20 @@ static void dequeue_exit(struct fprobe *fp, unsigned long ip, unsigned long ret_
 
 	if (call)
 		call->skb = returned(regs);
+}
+
+/*
+ * What recvmsg() got has a wrong checksum: it frees it and tries again. Else it keeps
+ * it until it returns, or at least until it has run its last program.
+ */
+static int drop_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
+		      struct probe_regs *regs, void *data)
+{
+	struct sockmeta_call *call = sockmeta_call_by_sk(argument(regs, 0));
+
+	if (call)
+		call->skb = NULL;
+	return NO_EXIT;
 }
 
 static int send_entry(struct fprobe *fp, unsigned long ip, unsigned long ret_ip,
@@ -152,6 +162,10 @@ static struct hook {
 		{ .entry_handler = dequeue_entry, .exit_handler = dequeue_exit,
 		  .entry_data_size = sizeof(struct note) },
 	}, {
+		/* without an exit handler, so that it is never missed */
+		{ "__sk_queue_drop_skb" }, 1,
+		{ .entry_handler = drop_entry },
+	}, {
 		{ "udp_sendmsg", "udpv6_sendmsg" }, 2,
 		{ .entry_handler = send_entry, .exit_handler = send_exit,
 		  .entry_data_size = sizeof(struct note) },
@@ -182,8 +196,12 @@ int sockmeta_hooks_init(unsigned int most)
 
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 #ifndef MAX_FPROBE_DATA_SIZE
-		/* how many ends of functions it can wait for */
-		hooks[i].probe.nr_maxactive = most;
+		/*
+		 * How many ends of functions it can wait for, and for as long as the
+		 * entry handler runs for those that do not matter.
+		 */
+		if (hooks[i].probe.exit_handler)
+			hooks[i].probe.nr_maxactive = most + 2 * num_possible_cpus();
 #endif
 		err = register_fprobe_syms(&hooks[i].probe, hooks[i].symbols, hooks[i].count);
 		if (err == -ENOENT && hooks[i].count > 1) {
