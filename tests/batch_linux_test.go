@@ -401,6 +401,7 @@ func TestBatchMetadata(t *testing.T) {
 		for _, k := range udpKinds(p) {
 			t.Run(open.name+" "+k.name, func(t *testing.T) {
 				c := k.serve(t, p, open.open).(*sockmeta.UDPConn)
+				queueAll(t, c)
 				client := k.dial(t, p)
 				var mu sync.Mutex
 				seen := make(map[uint64]bool)
@@ -521,6 +522,7 @@ func TestBatchOverrun(t *testing.T) {
 	k := udpKinds(p)[0]
 	for _, open := range []openUDP{openMeta, openSplit} {
 		c, client := k.serve(t, p, open).(*sockmeta.UDPConn), k.dial(t, p)
+		queueAll(t, c)
 		count := 2 * int(a.Info().Slots)
 		for id := range uint64(count) {
 			send(t, client, numbered(id))

@@ -461,6 +461,14 @@ func waitReadable(t testing.TB, c *net.UDPConn) {
 	}))
 }
 
+// queueAll makes room for all that a test sends to the socket.
+func queueAll(t *testing.T, c syscall.Conn) {
+	t.Helper()
+	withFD(t, c, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
+	})
+}
+
 // TestUDPOverrun reads later than the receive map remembers.
 func TestUDPOverrun(t *testing.T) {
 	testutil.RequireRoot(t)
@@ -475,9 +483,7 @@ func TestUDPOverrun(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			c := k.serve(t, p, openMeta).(*sockmeta.UDPConn)
 			must(t, c.Support().Err())
-			withFD(t, c, func(fd int) error {
-				return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
-			})
+			queueAll(t, c)
 			client := k.dial(t, p)
 			const count = 200
 			for i := range count {

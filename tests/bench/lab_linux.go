@@ -155,6 +155,9 @@ func (l *lab) udps(addrs []netip.AddrPort) (all []*sockmeta.UDPConn, err error) 
 			}
 			c := p.(*sockmeta.UDPConn)
 			l.m.atEnd(c.Close)
+			if err := queueAll(c); err != nil {
+				return err
+			}
 			if !c.Support().Mapped {
 				return fmt.Errorf("records are not mapped: %v", c.Support())
 			}
@@ -183,11 +186,22 @@ func (l *lab) plainUDPs(in place, addrs []netip.AddrPort) (all []*net.UDPConn, e
 				return err
 			}
 			l.m.atEnd(c.Close)
+			if err := queueAll(c); err != nil {
+				return err
+			}
 			all = append(all, c)
 		}
 		return nil
 	})
 	return all, err
+}
+
+// queueAll makes room for a batch of datagrams: some kernels count a page for each
+// that native XDP has seen.
+func queueAll(c syscall.Conn) error {
+	return control(c, func(fd int) error {
+		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20))
+	})
 }
 
 // listenTCP makes a listener that has opted in.
