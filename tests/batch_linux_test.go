@@ -677,8 +677,8 @@ func batchUnmapped() error {
 		return err
 	}
 	c := sockmeta.WrapUDP(fc.(*net.UDPConn))
-	if s := c.Support(); s.Tier != sockmeta.TierHandle || s.Mapped {
-		return fmt.Errorf("support is %v", s)
+	if err := checkSupport(c, false); err != nil {
+		return err
 	}
 	ms := make([]sockmeta.Message, 8)
 	for i := range ms {

@@ -70,8 +70,8 @@ func TestIntegrity(t *testing.T) {
 			}))
 			defer r.stop()
 			for i, c := range r.conns {
-				if s := c.Support(); s.Tier != sockmeta.TierHandle || !s.Mapped {
-					t.Fatalf("socket %d: %v", i, s)
+				if err := checkSupport(c, true); err != nil {
+					t.Fatalf("socket %d: %v", i, err)
 				}
 			}
 			run, err := sendAll(p, mode.flag, count)
@@ -144,8 +144,8 @@ func integrityChild() error {
 		return err
 	}
 	for i, c := range r.conns {
-		if s := c.Support(); s.Tier != sockmeta.TierHandle || s.Mapped {
-			return fmt.Errorf("socket %d: %v", i, s)
+		if err := checkSupport(c, false); err != nil {
+			return fmt.Errorf("socket %d: %w", i, err)
 		}
 	}
 	if _, err := ready.Write([]byte{0}); err != nil {

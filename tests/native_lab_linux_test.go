@@ -21,10 +21,6 @@ import (
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 )
 
-// kmodEnv is where a machine that has the kernel module of bpf/kmod loaded says where
-// it lies.
-const kmodEnv = "SOCKMETA_KMOD"
-
 // A nativeLab is a pair of hosts. The server's sockets are raw descriptors that get
 // records as control messages, made by the kernel.
 type nativeLab struct {
@@ -43,7 +39,7 @@ func attachNative(t testing.TB, opts bpf.Options) *bpf.Attachment {
 	must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
 	if a.Info().Features&bpf.NativeFeature == 0 {
-		if os.Getenv(kmodEnv) != "" {
+		if native() {
 			t.Fatal("the kernel module is loaded: ", a.Native())
 		}
 		t.Skip(a.Native())

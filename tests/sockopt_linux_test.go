@@ -104,7 +104,8 @@ func newSockoptLab(t *testing.T) *sockoptLab {
 	raw, err := lab.udp.SyscallConn()
 	must(t, err)
 	must(t, raw.Read(func(fd uintptr) bool {
-		var b, oob [256]byte
+		must(t, carryHandles(int(fd)))
+		var b, oob [1024]byte
 		_, n, _, _, err := unix.Recvmsg(int(fd), b[:], oob[:], 0)
 		if err == unix.EAGAIN {
 			return false

@@ -149,8 +149,8 @@ func udpSupported(mapped bool) error {
 	}
 	defer pc.Close()
 	c := pc.(*sockmeta.UDPConn)
-	if s := c.Support(); s.Tier != sockmeta.TierHandle || s.Mapped != mapped {
-		return fmt.Errorf("support is %v", s)
+	if err := checkSupport(c, mapped); err != nil {
+		return err
 	}
 	if err := c.SetReadDeadline(time.Now().Add(udpPatience)); err != nil {
 		return err
@@ -333,7 +333,10 @@ func TestUDPForeignSlots(t *testing.T) {
 
 // readHandle reads a datagram as the wrapper does.
 func readHandle(fd int) (uint64, error) {
-	oob := make([]byte, 128)
+	if err := carryHandles(fd); err != nil {
+		return 0, err
+	}
+	oob := make([]byte, 1024)
 	_, oobn, _, _, err := unix.Recvmsg(fd, make([]byte, 64), oob, unix.MSG_DONTWAIT)
 	if err != nil {
 		return 0, err
@@ -515,8 +518,8 @@ func TestUDPSharing(t *testing.T) {
 	early, sendEarly, err := loopback()
 	must(t, err)
 	defer early.Close()
-	if s := early.Support(); !s.Mapped || s.Tier != sockmeta.TierHandle {
-		t.Errorf("support is %v", s)
+	if err := checkSupport(early, true); err != nil {
+		t.Error(err)
 	}
 	exchange("with both", early, sendEarly)
 
