@@ -55,7 +55,7 @@ func main() {
 func host() (ok bool, err error) {
 	var o options
 	targets := flag.String("kernels", defaultTargets, "kernels to boot, by the start of their version, or host for the one that runs;\n"+
-		"with +lockdown or +cgroup1 in a machine so restricted, with +native in one that has the kernel module")
+		"with +lockdown or +cgroup1 in a machine so restricted, with +native or +kmod in one that has the kernel module")
 	packages := flag.String("packages", allPackages, "packages to test, as for go list")
 	flag.StringVar(&o.append, "append", "", "add to the command line of the kernels that are booted")
 	flag.StringVar(&o.tests.run, "run", "", "run only the tests that match, as for go test")
