@@ -12,8 +12,8 @@ func TestParseTargets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(targets) != 8 || targets[6].series != "6.12" || targets[6].append != "lockdown=confidentiality" || targets[2].append != "" ||
-		!targets[4].kmod || targets[6].kmod {
+	if len(targets) != 10 || targets[8].series != "6.12" || targets[8].append != "lockdown=confidentiality" || targets[2].append != "" ||
+		!targets[4].kmod || targets[8].kmod {
 		t.Errorf("got %+v", targets)
 	}
 	for _, names := range []string{"", "6.1,", "6.1,6.12,6.1", "6.1+nothing", "host+lockdown", "6.1+", "+lockdown"} {
