@@ -20,5 +20,5 @@ var features = []struct {
 	{"areas of producers, up to 252 bytes", []string{"tests TestLargeAreas"}, ""},
 	{"metadata between local sockets", []string{"tests TestLocalUDP", "tests TestLocalTCP"}, ""},
 	{"`tracing`: raw control messages", []string{"tests TestTracingMessages", "tests TestTracingRawsend", "tests TestTracingIOUring"}, ""},
-	{"`native`: control messages of the kernel's, with the module", []string{"tests TestNativeReceive", "tests TestNativeMmsg", "tests TestNativeIOUring", "tests TestTracingMessages", "tests TestNativeModule"}, "native"},
+	{"`native`: control messages of the kernel's, with the module", []string{"tests TestNativeReceive", "tests TestNativeMmsg", "tests TestNativeIOUring", "tests TestNativeModule"}, "kmod"},
 }

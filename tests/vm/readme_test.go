@@ -44,7 +44,7 @@ func TestReadme(t *testing.T) {
 		old.set("TestLocalUDP/IPv6", skipped)
 		host.Conditions = []string{noTrampolines}
 		host.set("TestTracingMessages", skipped)
-		return []*run{old, allFeatures("7.3", "7.3.1"), host, {Kernel: "7.3+lockdown"}, allFeatures("7.3+native", "7.3.1")}
+		return []*run{old, allFeatures("7.3", "7.3.1"), host, {Kernel: "7.3+lockdown"}, allFeatures("7.3+kmod", "7.3.1")}
 	}
 	file := filepath.Join(t.TempDir(), "README.md")
 	write := func(text string) {

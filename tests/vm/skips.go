@@ -31,12 +31,7 @@ var justifiedSkips = []struct {
 		"the kernel module is not loaded",
 	},
 	{
-		regexp.MustCompile(`.*\+native$`),
-		regexp.MustCompile(`^tests TestTracingSupport$`),
-		"the native tier takes the place of the tracing tier",
-	},
-	{
-		regexp.MustCompile(`^[\d.]+(\+native)?$`),
+		regexp.MustCompile(`^[\d.]+$`),
 		regexp.MustCompile(`^tests/bench TestCases/tcp-accept$`),
 		"the machine has no go command, to build what it is compared with",
 	},

@@ -14,7 +14,7 @@ import (
 // defaultTargets are what there is a column for in the table: the kernels of
 // Debian 12, Debian 13 and its backports, what the command runs on, and machines
 // that refuse something or have the kernel module.
-const defaultTargets = "6.1,6.12,7.3,host,6.12+native,7.3+native,6.12+kmod,7.3+kmod,6.12+lockdown,6.12+cgroup1"
+const defaultTargets = "6.1,6.12,7.3,host,6.12+kmod,7.3+kmod,6.12+lockdown,6.12+cgroup1"
 
 // hostSeries is the series of the target that is not booted.
 const hostSeries = "host"
