@@ -5,7 +5,6 @@ package tests
 import (
 	"fmt"
 	"os"
-	"testing"
 
 	"golang.org/x/sys/unix"
 
@@ -18,15 +17,6 @@ const kmodEnv = "SOCKMETA_KMOD"
 
 // native says that attachments have the native tier on this machine.
 func native() bool { return os.Getenv(kmodEnv) != "" }
-
-// handleTier skips tests of what the native tier does not do: to keep handles at
-// sockets, and records in slots alone.
-func handleTier(t testing.TB) {
-	t.Helper()
-	if native() {
-		t.Skip("records come with their datagrams on this machine")
-	}
-}
 
 // carryHandles has a socket of the native tier get handles as control messages, too,
 // as it does where the application asks for times.
