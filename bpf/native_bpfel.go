@@ -35,7 +35,12 @@ const (
 	nativeProgSockmetaSend6      = "sockmeta_send6"
 	nativeProgSockmetaSendCorked = "sockmeta_send_corked"
 	nativeProgSockmetaSent       = "sockmeta_sent"
+	nativeVarBpfSockType         = "bpf_sock_type"
 	nativeVarFirstNapiId         = "first_napi_id"
+	nativeVarNetDeviceType       = "net_device_type"
+	nativeVarNetType             = "net_type"
+	nativeVarRtnlLinkOpsType     = "rtnl_link_ops_type"
+	nativeVarSockType            = "sock_type"
 )
 
 // loadNative returns the embedded CollectionSpec for native.
@@ -111,7 +116,12 @@ type nativeMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type nativeVariableSpecs struct {
-	FirstNapiId *ebpf.VariableSpec `ebpf:"first_napi_id"`
+	BpfSockType     *ebpf.VariableSpec `ebpf:"bpf_sock_type"`
+	FirstNapiId     *ebpf.VariableSpec `ebpf:"first_napi_id"`
+	NetDeviceType   *ebpf.VariableSpec `ebpf:"net_device_type"`
+	NetType         *ebpf.VariableSpec `ebpf:"net_type"`
+	RtnlLinkOpsType *ebpf.VariableSpec `ebpf:"rtnl_link_ops_type"`
+	SockType        *ebpf.VariableSpec `ebpf:"sock_type"`
 }
 
 // nativeObjects contains all objects after they have been loaded into the kernel.
@@ -169,7 +179,12 @@ func (m *nativeMaps) Close() error {
 //
 // It can be passed to loadNativeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type nativeVariables struct {
-	FirstNapiId *ebpf.Variable `ebpf:"first_napi_id"`
+	BpfSockType     *ebpf.Variable `ebpf:"bpf_sock_type"`
+	FirstNapiId     *ebpf.Variable `ebpf:"first_napi_id"`
+	NetDeviceType   *ebpf.Variable `ebpf:"net_device_type"`
+	NetType         *ebpf.Variable `ebpf:"net_type"`
+	RtnlLinkOpsType *ebpf.Variable `ebpf:"rtnl_link_ops_type"`
+	SockType        *ebpf.Variable `ebpf:"sock_type"`
 }
 
 // nativePrograms contains all programs after they have been loaded into the kernel.

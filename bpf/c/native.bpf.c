@@ -19,6 +19,15 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* The compiler gives types that are only named in an order that depends on where the
+ * sources lie: these are whole.
+ */
+const struct bpf_sock *bpf_sock_type __attribute__((unused));
+const struct net_device *net_device_type __attribute__((unused));
+const struct sock *sock_type __attribute__((unused));
+const struct net *net_type __attribute__((unused));
+const struct rtnl_link_ops *rtnl_link_ops_type __attribute__((unused));
+
 /* Below are numbers of CPUs: skb->napi_id is skb->sender_cpu, too. */
 const volatile __u32 first_napi_id;
 

@@ -48,10 +48,15 @@ const (
 	KmodProgKmodSleeps       = "kmod_sleeps"
 	KmodProgKmodUsesReleased = "kmod_uses_released"
 	KmodProgKmodWrites       = "kmod_writes"
+	KmodVarBpfSockType       = "bpf_sock_type"
 	KmodVarConnected         = "connected"
 	KmodVarLsm               = "lsm"
+	KmodVarNetDeviceType     = "net_device_type"
+	KmodVarNetType           = "net_type"
 	KmodVarReceived          = "received"
+	KmodVarRtnlLinkOpsType   = "rtnl_link_ops_type"
 	KmodVarSent              = "sent"
+	KmodVarSockType          = "sock_type"
 	KmodVarType              = "type"
 )
 
@@ -119,11 +124,16 @@ type KmodMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type KmodVariableSpecs struct {
-	Connected *ebpf.VariableSpec `ebpf:"connected"`
-	Lsm       *ebpf.VariableSpec `ebpf:"lsm"`
-	Received  *ebpf.VariableSpec `ebpf:"received"`
-	Sent      *ebpf.VariableSpec `ebpf:"sent"`
-	Type      *ebpf.VariableSpec `ebpf:"type"`
+	BpfSockType     *ebpf.VariableSpec `ebpf:"bpf_sock_type"`
+	Connected       *ebpf.VariableSpec `ebpf:"connected"`
+	Lsm             *ebpf.VariableSpec `ebpf:"lsm"`
+	NetDeviceType   *ebpf.VariableSpec `ebpf:"net_device_type"`
+	NetType         *ebpf.VariableSpec `ebpf:"net_type"`
+	Received        *ebpf.VariableSpec `ebpf:"received"`
+	RtnlLinkOpsType *ebpf.VariableSpec `ebpf:"rtnl_link_ops_type"`
+	Sent            *ebpf.VariableSpec `ebpf:"sent"`
+	SockType        *ebpf.VariableSpec `ebpf:"sock_type"`
+	Type            *ebpf.VariableSpec `ebpf:"type"`
 }
 
 // KmodObjects contains all objects after they have been loaded into the kernel.
@@ -156,11 +166,16 @@ func (m *KmodMaps) Close() error {
 //
 // It can be passed to LoadKmodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type KmodVariables struct {
-	Connected *ebpf.Variable `ebpf:"connected"`
-	Lsm       *ebpf.Variable `ebpf:"lsm"`
-	Received  *ebpf.Variable `ebpf:"received"`
-	Sent      *ebpf.Variable `ebpf:"sent"`
-	Type      *ebpf.Variable `ebpf:"type"`
+	BpfSockType     *ebpf.Variable `ebpf:"bpf_sock_type"`
+	Connected       *ebpf.Variable `ebpf:"connected"`
+	Lsm             *ebpf.Variable `ebpf:"lsm"`
+	NetDeviceType   *ebpf.Variable `ebpf:"net_device_type"`
+	NetType         *ebpf.Variable `ebpf:"net_type"`
+	Received        *ebpf.Variable `ebpf:"received"`
+	RtnlLinkOpsType *ebpf.Variable `ebpf:"rtnl_link_ops_type"`
+	Sent            *ebpf.Variable `ebpf:"sent"`
+	SockType        *ebpf.Variable `ebpf:"sock_type"`
+	Type            *ebpf.Variable `ebpf:"type"`
 }
 
 // KmodPrograms contains all programs after they have been loaded into the kernel.
