@@ -5,6 +5,7 @@ package conn
 import (
 	"fmt"
 	"net"
+	"net/netip"
 )
 
 // Segments says whether the kernel may merge datagrams of one sender that follow
@@ -41,6 +42,14 @@ func (s Segments) String() string {
 		return "whole"
 	}
 	return fmt.Sprintf("Segments(%d)", int(s))
+}
+
+// A segment is what was read besides the payload.
+type segment struct {
+	n, nn, flags int
+	addr         netip.AddrPort
+	// err is that of the metadata.
+	err error
 }
 
 // SetGRO lets the kernel merge the datagrams that the connection receives. It needs

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -350,14 +349,6 @@ func (c *UDPConn) splitBatch(batch []ipv4.Message, msgs []Message, flags int) (n
 		return 0, true, c.batchError("read", err)
 	}
 	return r.n, ok, nil
-}
-
-// A segment is what was read besides the payload.
-type segment struct {
-	n, nn, flags int
-	addr         netip.AddrPort
-	// err is that of the metadata.
-	err error
 }
 
 // readSegment reads one datagram where the kernel merges them; ok is false where it

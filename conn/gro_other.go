@@ -5,7 +5,6 @@
 package conn
 
 import (
-	"net/netip"
 	"syscall"
 
 	"github.com/sockmeta/sockmeta-go/cmsg"
@@ -25,10 +24,4 @@ func (*UDPConn) splits() bool { return false }
 
 func (*UDPConn) readSegment(string, []byte, []byte, *cmsg.Metadata) (msg segment, ok bool, err error) {
 	return segment{}, false, nil
-}
-
-type segment struct {
-	n, nn, flags int
-	addr         netip.AddrPort
-	err          error
 }

@@ -135,10 +135,9 @@ func newSource(k sourceKey, name *[unix.SizeofSockaddrInet6]byte) *source {
 // take the peer's. An IPv4 address is one also where it is mapped to IPv6, which
 // sockets of both families take.
 func (m *mmsg) destination(i int, ip []byte, port int, zone string) {
-	var name *[unix.SizeofSockaddrInet6]byte
 	var size uint32
 	h := &m.hdrs[i].hdr
-	name = (*[unix.SizeofSockaddrInet6]byte)(unsafe.Pointer(&m.names[i]))
+	name := (*[unix.SizeofSockaddrInet6]byte)(unsafe.Pointer(&m.names[i]))
 	if ip4 := net.IP(ip).To4(); ip4 != nil {
 		binary.NativeEndian.PutUint16(name[:], unix.AF_INET)
 		copy(name[4:8], ip4)

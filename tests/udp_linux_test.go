@@ -253,11 +253,7 @@ func send(t testing.TB, c *net.UDPConn, payload string) {
 // withFD calls f with the descriptor of c.
 func withFD(t testing.TB, c syscall.Conn, f func(fd int) error) {
 	t.Helper()
-	rc, err := c.SyscallConn()
-	must(t, err)
-	var ferr error
-	must(t, rc.Control(func(fd uintptr) { ferr = f(int(fd)) }))
-	must(t, ferr)
+	must(t, onSocket(c, f))
 }
 
 // attachProducer attaches the module's own producer to the server's interface.
