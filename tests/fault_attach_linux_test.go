@@ -87,10 +87,13 @@ func (s *saboteur) judge(c testutil.SystemCall) unix.Errno {
 	if s.searching {
 		return 0
 	}
-	s.steps = append(s.steps, is)
 	if s.always != nil && s.always(is) {
 		return s.errno
 	}
+	if s.repeats(is) {
+		return 0
+	}
+	s.steps = append(s.steps, is)
 	if n := len(s.steps) - 1; n < s.at || s.over {
 		return 0
 	}
@@ -98,6 +101,14 @@ func (s *saboteur) judge(c testutil.SystemCall) unix.Errno {
 		return 0
 	}
 	return s.errno
+}
+
+// repeats says whether a step is the one before once more, though that was let
+// through: the verifier gives up with EAGAIN when a signal comes, as the runtime sends
+// them to preempt, and the loader tries again.
+func (s *sabotage) repeats(is step) bool {
+	last := len(s.steps) - 1
+	return is.bpf.Cmd == unix.BPF_PROG_LOAD && last >= 0 && last != s.at && s.steps[last] == is
 }
 
 // nothing is the index of no step.
