@@ -129,8 +129,21 @@ const HandleBit = uint64(1) << 62
 
 const indexMask = uint64(1)<<sockoptSockmetaConstSOCKMETA_INDEX_BITS - 1
 
-// TracingFeature is set in Info.Features where raw control messages are read.
-const TracingFeature = uint32(sockoptSockmetaFeatureSOCKMETA_FEATURE_TRACING)
+// Bits of Info.Features.
+const (
+	// TracingFeature: raw control messages are read, by programs that are
+	// attached to functions of the kernel.
+	TracingFeature = uint32(sockoptSockmetaFeatureSOCKMETA_FEATURE_TRACING)
+	// NativeFeature: raw control messages are read, and sockets that ask for it
+	// (EnableCmsg) get records as such.
+	NativeFeature = uint32(sockoptSockmetaFeatureSOCKMETA_FEATURE_NATIVE)
+	// FaultInFeature: recvmsg waits for memory before it waits for a datagram, so
+	// that no record is lost where the buffer for control messages is not there.
+	FaultInFeature = uint32(sockoptSockmetaFeatureSOCKMETA_FEATURE_FAULT_IN)
+)
+
+// EnableCmsg is the flag of OptEnable that asks for records as control messages.
+const EnableCmsg = uint32(sockoptSockmetaEnableFlagSOCKMETA_ENABLE_CMSG)
 
 // A transmit slot's number: its index, how often it was used, and above them
 // which process it is of.

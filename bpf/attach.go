@@ -33,5 +33,8 @@ type Options struct {
 	// messages. It needs a kernel that allows BPF trampolines. On one that may
 	// take the CPU from a task inside the programs, very few datagrams leave
 	// without their record when many tasks send on one CPU.
+	//
+	// Where the kernel has functions for control messages (Attachment.Native) they
+	// are read without it, all of them and none is missed.
 	Tracing bool
 }

@@ -23,11 +23,15 @@ import (
 type Attachment struct {
 	cgroup string
 	joined bool
-	info   Info
-	slots  *Slots
+	// missing is why there is no native tier.
+	missing error
+	info    Info
+	slots   *Slots
 
 	mu    sync.Mutex
 	links []link.Link
+	// taken are the links of another process that are among them.
+	taken map[link.ID]bool
 	// maps are those that the links' programs use, by name as the kernel
 	// knows it.
 	maps map[string]*ebpf.Map
@@ -84,7 +88,11 @@ func attach(opts Options) (*Attachment, error) {
 			return a, nil
 		}
 	}
-	a, err := attachOwn(dir, opts)
+	a, err := attachOwn(dir, opts, nil)
+	if errors.Is(err, errNative) {
+		// All else works without.
+		a, err = attachOwn(dir, opts, fmt.Errorf("%w: %w", ErrNotSupported, err))
+	}
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -101,14 +109,14 @@ func lock(dir *os.File, patience time.Duration) {
 	}
 }
 
-func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
-	p, err := load(opts)
+func attachOwn(dir *os.File, opts Options, noNative error) (_ *Attachment, err error) {
+	p, err := load(opts, noNative)
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)
 	}
 	defer p.Close()
 
-	a := &Attachment{cgroup: dir.Name(), slots: p.slots}
+	a := &Attachment{cgroup: dir.Name(), missing: p.missing, slots: p.slots}
 	defer func() {
 		if err != nil {
 			_ = a.Close()
@@ -125,9 +133,14 @@ func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
 			return nil, err
 		}
 	}
-	if opts.Tracing {
+	if a.info.Features&TracingFeature != 0 {
 		if err := a.attachTracing(&p.tracing); err != nil {
 			return nil, err
+		}
+	}
+	if p.missing == nil {
+		if err := a.attachNative(dir, p); err != nil {
+			return nil, fmt.Errorf("%w: %w", errNative, err)
 		}
 	}
 	// Sockets can opt in as soon as setsockopt answers: it comes last.
@@ -142,18 +155,26 @@ func attachOwn(dir *os.File, opts Options) (_ *Attachment, err error) {
 		{"cgroup/getsockopt", ebpf.AttachCGroupGetsockopt, p.sockopt.SockmetaGetsockopt},
 		{"cgroup/setsockopt", ebpf.AttachCGroupSetsockopt, p.sockopt.SockmetaSetsockopt},
 	} {
-		// Not AttachCgroup: it opens the path anew, and the lock is on dir.
-		l, err := link.AttachRawLink(link.RawLinkOptions{
-			Target:  int(dir.Fd()),
-			Program: at.prog,
-			Attach:  at.typ,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("%s to %s: %w", at.what, dir.Name(), err)
+		if err := a.attachTo(dir, at.what, at.typ, at.prog); err != nil {
+			return nil, err
 		}
-		a.links = append(a.links, l)
 	}
 	return a, nil
+}
+
+// attachTo attaches a program to the cgroup.
+func (a *Attachment) attachTo(dir *os.File, what string, typ ebpf.AttachType, prog *ebpf.Program) error {
+	// Not AttachCgroup: it opens the path anew, and the lock is on dir.
+	l, err := link.AttachRawLink(link.RawLinkOptions{
+		Target:  int(dir.Fd()),
+		Program: prog,
+		Attach:  typ,
+	})
+	if err != nil {
+		return fmt.Errorf("%s to %s: %w", what, dir.Name(), err)
+	}
+	a.links = append(a.links, l)
+	return nil
 }
 
 // attachTracing attaches to the functions that UDP sends go through. Of several
@@ -182,19 +203,20 @@ func (a *Attachment) Shared() bool { return a.joined }
 // Info returns the attachment's number and the size of its receive map.
 func (a *Attachment) Info() Info { return a.info }
 
+// Native returns nil where sockets can have records as control messages
+// (NativeFeature), and else why not: an ErrNotSupported.
+func (a *Attachment) Native() error { return a.missing }
+
 // Slots returns the receive map.
 func (a *Attachment) Slots() *Slots { return a.slots }
 
 // Close gives the attachment up. Sockets that opted in go on as plain sockets
 // when it was the last one; metadata of what they received before can still be
-// read.
+// read, but in the native tier, where it is recvmsg that makes records.
 func (a *Attachment) Close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var errs []error
-	for _, l := range a.links {
-		errs = append(errs, l.Close())
-	}
+	errs := []error{closeLinks(a.links)}
 	for _, m := range a.maps {
 		errs = append(errs, m.Close())
 	}

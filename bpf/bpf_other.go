@@ -28,6 +28,9 @@ func (*Slots) Timestamping(uint64, uint64) (uint32, error) { return 0, errOS }
 // EnableSocket returns an error that is ErrNotSupported.
 func EnableSocket(int, uint32) error { return errOS }
 
+// EnableSocketCmsg returns an error that is ErrNotSupported.
+func EnableSocketCmsg(int, uint32) error { return errOS }
+
 // SocketInfo returns an error that is ErrNotSupported.
 func SocketInfo(int) (Info, error) { return Info{}, errOS }
 
@@ -87,6 +90,9 @@ func (*Attachment) Shared() bool { return false }
 
 // Info returns zeros.
 func (*Attachment) Info() Info { return Info{} }
+
+// Native returns an error that is ErrNotSupported.
+func (*Attachment) Native() error { return errOS }
 
 // Slots returns nil.
 func (*Attachment) Slots() *Slots { return nil }

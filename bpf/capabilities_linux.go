@@ -26,6 +26,7 @@ var (
 	capBPF      = capability{unix.CAP_BPF, "CAP_BPF", unix.CAP_SYS_ADMIN}
 	capNetAdmin = capability{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN", unix.CAP_NET_ADMIN}
 	capPerfmon  = capability{unix.CAP_PERFMON, "CAP_PERFMON", unix.CAP_SYS_ADMIN}
+	capSysAdmin = capability{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN}
 )
 
 // What the kernel asks for (kernel/bpf/syscall.c, bpf_prog_load and
@@ -36,6 +37,11 @@ var (
 	toAttach = privileges{
 		[]capability{capBPF, capNetAdmin, capPerfmon},
 		"grant them to the program (setcap, or AmbientCapabilities= in its unit), or have a privileged process attach to its cgroup (sockmeta attach)",
+	}
+	// The kernel gives nobody else the types of modules (bpf_btf_get_fd_by_id).
+	toLoadModule = privileges{
+		[]capability{capSysAdmin},
+		"the native tier takes it besides the others, where a module has the kernel functions",
 	}
 	toProduce = privileges{
 		[]capability{capBPF, capNetAdmin, capPerfmon},

@@ -29,7 +29,7 @@ const (
 	egressMapSockmetaSks        = "sockmeta_sks"
 	egressMapSockmetaTcps       = "sockmeta_tcps"
 	egressProgSockmetaEgress    = "sockmeta_egress"
-	egressVarTracing            = "tracing"
+	egressVarRaws               = "raws"
 )
 
 // loadEgress returns the embedded CollectionSpec for egress.
@@ -99,7 +99,7 @@ type egressMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type egressVariableSpecs struct {
-	Tracing *ebpf.VariableSpec `ebpf:"tracing"`
+	Raws *ebpf.VariableSpec `ebpf:"raws"`
 }
 
 // egressObjects contains all objects after they have been loaded into the kernel.
@@ -157,7 +157,7 @@ func (m *egressMaps) Close() error {
 //
 // It can be passed to loadEgressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type egressVariables struct {
-	Tracing *ebpf.Variable `ebpf:"tracing"`
+	Raws *ebpf.Variable `ebpf:"raws"`
 }
 
 // egressPrograms contains all programs after they have been loaded into the kernel.

@@ -34,12 +34,27 @@ const (
 // kernelName is what the kernel keeps of a name (BPF_OBJ_NAME_LEN).
 func kernelName(name string) string { return name[:min(len(name), 15)] }
 
-// How many programs an attachment attaches to its cgroup, and how many more where
-// it reads raw control messages.
+// How many programs an attachment attaches to its cgroup, and how many more with the
+// features.
 const (
 	linksOfAttachment = 5
 	linksOfTracing    = 8
+	linksOfNative     = 6
+	linksOfFaultIn    = 1
 )
+
+// linksWith returns how many programs an attachment with these features has.
+func linksWith(features uint32) int {
+	n := linksOfAttachment
+	for feature, more := range map[uint32]int{
+		TracingFeature: linksOfTracing, NativeFeature: linksOfNative, FaultInFeature: linksOfFaultIn,
+	} {
+		if features&feature != 0 {
+			n += more
+		}
+	}
+	return n
+}
 
 // join finds programs of our ABI that are attached to the cgroup, and takes
 // references to their links, so that they outlive whoever attached them.
@@ -75,48 +90,57 @@ func joinProgram(dir *os.File, id ebpf.ProgramID) (_ *Attachment, err error) {
 		return nil, errNothingToJoin
 	}
 
-	a := &Attachment{cgroup: dir.Name(), joined: true, info: in.Info, maps: make(map[string]*ebpf.Map)}
+	a := &Attachment{cgroup: dir.Name(), joined: true, info: in.Info, maps: make(map[string]*ebpf.Map), taken: make(map[link.ID]bool)}
 	defer func() {
 		if err != nil {
 			_ = a.Close()
 		}
 	}()
+	if in.Info.Features&NativeFeature == 0 {
+		a.missing = fmt.Errorf("%w: whoever attached the programs found no kernel functions for control messages", ErrNotSupported)
+	}
 	if a.slots, err = mapSlots(slots); err != nil {
 		return nil, err
 	}
-	want := linksOfAttachment
 	if err := a.takeLinks(dir, sockets); err != nil {
 		return nil, err
 	}
-	if in.Info.Features&TracingFeature != 0 {
-		want += linksOfTracing
-		if err := a.takeLinks(nil, a.maps[rawsName]); err != nil {
+	if in.Info.Features&(TracingFeature|NativeFeature) != 0 {
+		// Egress, of the first ones, has let us know the map.
+		raws := a.maps[rawsName]
+		if err := errors.Join(a.takeLinks(dir, raws), a.takeLinks(nil, sockets, raws)); err != nil {
 			return nil, err
 		}
 	}
 	// Fewer: it was being attached or detached as we looked.
-	if len(a.links) != want {
+	if len(a.links) != linksWith(in.Info.Features) {
 		return nil, errNothingToJoin
 	}
 	return a, nil
 }
 
-// takeLinks takes the links whose programs use a map, and the maps that those use:
-// the links to a cgroup, or, without one, to kernel functions.
-func (a *Attachment) takeLinks(dir *os.File, m *ebpf.Map) error {
-	links, err := linksUsing(dir, m)
-	a.links = append(a.links, links...)
+// takeLinks takes the links whose programs use one of the maps, unless it has them,
+// and the maps that those use: the links to a cgroup, or, without one, to kernel
+// functions and tracepoints.
+func (a *Attachment) takeLinks(dir *os.File, of ...*ebpf.Map) error {
+	links, err := linksUsing(dir, of...)
 	if err != nil {
 		return err
 	}
-	for _, l := range links {
+	for i, l := range links {
 		info, err := l.Info()
 		if err != nil {
-			return err
+			return errors.Join(err, closeLinks(links[i:]))
 		}
+		if a.taken[info.ID] {
+			_ = l.Close()
+			continue
+		}
+		a.taken[info.ID] = true
+		a.links = append(a.links, l)
 		maps, err := mapsOfProgram(info.Program, "")
 		if err != nil {
-			return err
+			return errors.Join(err, closeLinks(links[i+1:]))
 		}
 		for name, m := range maps {
 			if a.maps[name] == nil {
@@ -173,6 +197,14 @@ func mapsOfProgram(id ebpf.ProgramID, prefix string) (_ map[string]*ebpf.Map, er
 	return maps, nil
 }
 
+func closeLinks(links []link.Link) error {
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
 func closeMaps(maps map[string]*ebpf.Map) {
 	for _, m := range maps {
 		_ = m.Close()
@@ -180,17 +212,21 @@ func closeMaps(maps map[string]*ebpf.Map) {
 }
 
 // linksUsing opens the links that attach programs to the cgroup, or to kernel
-// functions where dir is nil, that use the map, as every program of an attachment
-// uses its map of sockets.
-func linksUsing(dir *os.File, m *ebpf.Map) (_ []link.Link, err error) {
-	if m == nil {
-		return nil, errNothingToJoin
+// functions and tracepoints where dir is nil, that use one of the maps: every program
+// of an attachment that has to do with a cgroup uses its map of sockets.
+func linksUsing(dir *os.File, maps ...*ebpf.Map) (_ []link.Link, err error) {
+	var of []ebpf.MapID
+	for _, m := range maps {
+		if m == nil {
+			return nil, errNothingToJoin
+		}
+		info, err := m.Info()
+		if err != nil {
+			return nil, err
+		}
+		id, _ := info.ID()
+		of = append(of, id)
 	}
-	mapInfo, err := m.Info()
-	if err != nil {
-		return nil, err
-	}
-	id, _ := mapInfo.ID()
 	var st unix.Stat_t
 	if dir != nil {
 		if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
@@ -212,14 +248,14 @@ func linksUsing(dir *os.File, m *ebpf.Map) (_ []link.Link, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if dir == nil && info.Tracing() == nil {
+		if dir == nil && info.Tracing() == nil && info.RawTracepoint() == nil {
 			continue
 		}
 		// A cgroup's id is its directory's inode (kernfs).
 		if cg := info.Cgroup(); dir != nil && (cg == nil || cg.CgroupId != st.Ino) {
 			continue
 		}
-		uses, err := programUses(info.Program, id)
+		uses, err := programUses(info.Program, of)
 		if err != nil {
 			return nil, err
 		}
@@ -230,7 +266,8 @@ func linksUsing(dir *os.File, m *ebpf.Map) (_ []link.Link, err error) {
 	return links, it.Err()
 }
 
-func programUses(id ebpf.ProgramID, m ebpf.MapID) (bool, error) {
+// programUses says whether the program uses one of the maps.
+func programUses(id ebpf.ProgramID, maps []ebpf.MapID) (bool, error) {
 	prog, err := ebpf.NewProgramFromID(id)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
@@ -244,5 +281,5 @@ func programUses(id ebpf.ProgramID, m ebpf.MapID) (bool, error) {
 		return false, err
 	}
 	ids, _ := info.MapIDs()
-	return slices.Contains(ids, m), nil
+	return slices.ContainsFunc(ids, func(id ebpf.MapID) bool { return slices.Contains(maps, id) }), nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/internal/kerneltypes"
@@ -23,9 +24,19 @@ type programs struct {
 	sockopt sockoptPrograms
 	sockops sockopsPrograms
 	tracing tracingPrograms // nil unless Options.Tracing
+	native  nativePrograms  // nil unless missing is
+	// missing is why there is no native tier.
+	missing error
+	// faultIn is the link of the one program that is attached as it is loaded. There
+	// is none where others leave it no room: 38 are for one function of the kernel
+	// (BPF_MAX_TRAMP_LINKS).
+	faultIn []link.Link
 	maps    ingressMaps
 	slots   *Slots
 }
+
+// readsRaw says whether there are programs that read raw control messages.
+func (p *programs) readsRaw(opts Options) bool { return opts.Tracing || p.missing == nil }
 
 // defaultSlots is the number of receive slots a CPU has unless Options say
 // otherwise: more than the packets that wait in the socket buffers of a usual
@@ -50,7 +61,9 @@ func checkSlots(n int) error {
 	return nil
 }
 
-func load(opts Options) (_ *programs, err error) {
+// load loads the programs: those of the native tier unless it is missing, which it says
+// why.
+func load(opts Options, missing error) (_ *programs, err error) {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, err
@@ -89,11 +102,17 @@ func load(opts Options) (_ *programs, err error) {
 	p.ingress, p.maps = ingressObjects.ingressPrograms, ingressObjects.ingressMaps
 
 	shared := p.shared()
+	if p.missing = missing; missing == nil {
+		p.missing = p.loadNative(cpus, shared, types)
+	}
+	if p.missing == nil {
+		opts.Tracing = false
+	}
 	egress, err := loadEgress()
 	if err != nil {
 		return nil, err
 	}
-	if err := egress.Variables["tracing"].Set(opts.Tracing); err != nil {
+	if err := egress.Variables["raws"].Set(p.readsRaw(opts)); err != nil {
 		return nil, err
 	}
 	if err := loadShared(egress, &p.egress, shared, types); err != nil {
@@ -199,6 +218,7 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 	if opts.Tracing {
 		inst.Info.Features |= TracingFeature
 	}
+	inst.Info.Features |= p.nativeFeatures()
 	if err := p.maps.SockmetaInst.Put(uint32(0), &inst); err != nil {
 		return fmt.Errorf("instance map: %w", err)
 	}
@@ -214,5 +234,5 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 
 // Close drops our references; what is attached keeps its own.
 func (p *programs) Close() error {
-	return errors.Join(p.ingress.Close(), p.egress.Close(), p.sockopt.Close(), p.sockops.Close(), p.tracing.Close(), p.maps.Close())
+	return errors.Join(closeLinks(p.faultIn), p.ingress.Close(), p.egress.Close(), p.sockopt.Close(), p.sockops.Close(), p.tracing.Close(), p.native.Close(), p.maps.Close())
 }

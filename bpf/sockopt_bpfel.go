@@ -60,12 +60,21 @@ type sockoptSockmetaEnable struct {
 	_       structs.HostLayout
 	Abi     uint32
 	Tsflags uint32
+	Flags   uint32
 }
+
+type sockoptSockmetaEnableFlag uint32
+
+const (
+	sockoptSockmetaEnableFlagSOCKMETA_ENABLE_CMSG sockoptSockmetaEnableFlag = 1
+)
 
 type sockoptSockmetaFeature uint32
 
 const (
-	sockoptSockmetaFeatureSOCKMETA_FEATURE_TRACING sockoptSockmetaFeature = 1
+	sockoptSockmetaFeatureSOCKMETA_FEATURE_TRACING  sockoptSockmetaFeature = 1
+	sockoptSockmetaFeatureSOCKMETA_FEATURE_NATIVE   sockoptSockmetaFeature = 2
+	sockoptSockmetaFeatureSOCKMETA_FEATURE_FAULT_IN sockoptSockmetaFeature = 4
 )
 
 type sockoptSockmetaFlag uint32
@@ -270,7 +279,7 @@ type sockoptSockmetaSk struct {
 	Protocol  uint32
 	Tsflags   uint32
 	Transmits uint32
-	Pad       uint32
+	Flags     uint32
 }
 
 type sockoptSockmetaSlot struct {
@@ -388,6 +397,7 @@ const (
 	sockoptVarAnchorType          = "anchor_type"
 	sockoptVarAnswerType          = "answer_type"
 	sockoptVarConstType           = "const_type"
+	sockoptVarEnableFlagType      = "enable_flag_type"
 	sockoptVarEnableType          = "enable_type"
 	sockoptVarFeatureType         = "feature_type"
 	sockoptVarFlagType            = "flag_type"
@@ -468,19 +478,20 @@ type sockoptMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sockoptVariableSpecs struct {
-	AnchorType  *ebpf.VariableSpec `ebpf:"anchor_type"`
-	AnswerType  *ebpf.VariableSpec `ebpf:"answer_type"`
-	ConstType   *ebpf.VariableSpec `ebpf:"const_type"`
-	EnableType  *ebpf.VariableSpec `ebpf:"enable_type"`
-	FeatureType *ebpf.VariableSpec `ebpf:"feature_type"`
-	FlagType    *ebpf.VariableSpec `ebpf:"flag_type"`
-	FormatType  *ebpf.VariableSpec `ebpf:"format_type"`
-	KeyType     *ebpf.VariableSpec `ebpf:"key_type"`
-	OptType     *ebpf.VariableSpec `ebpf:"opt_type"`
-	TxInfoType  *ebpf.VariableSpec `ebpf:"tx_info_type"`
-	TxSlotType  *ebpf.VariableSpec `ebpf:"tx_slot_type"`
-	TxSlotsType *ebpf.VariableSpec `ebpf:"tx_slots_type"`
-	ValidType   *ebpf.VariableSpec `ebpf:"valid_type"`
+	AnchorType     *ebpf.VariableSpec `ebpf:"anchor_type"`
+	AnswerType     *ebpf.VariableSpec `ebpf:"answer_type"`
+	ConstType      *ebpf.VariableSpec `ebpf:"const_type"`
+	EnableFlagType *ebpf.VariableSpec `ebpf:"enable_flag_type"`
+	EnableType     *ebpf.VariableSpec `ebpf:"enable_type"`
+	FeatureType    *ebpf.VariableSpec `ebpf:"feature_type"`
+	FlagType       *ebpf.VariableSpec `ebpf:"flag_type"`
+	FormatType     *ebpf.VariableSpec `ebpf:"format_type"`
+	KeyType        *ebpf.VariableSpec `ebpf:"key_type"`
+	OptType        *ebpf.VariableSpec `ebpf:"opt_type"`
+	TxInfoType     *ebpf.VariableSpec `ebpf:"tx_info_type"`
+	TxSlotType     *ebpf.VariableSpec `ebpf:"tx_slot_type"`
+	TxSlotsType    *ebpf.VariableSpec `ebpf:"tx_slots_type"`
+	ValidType      *ebpf.VariableSpec `ebpf:"valid_type"`
 }
 
 // sockoptObjects contains all objects after they have been loaded into the kernel.
@@ -538,19 +549,20 @@ func (m *sockoptMaps) Close() error {
 //
 // It can be passed to loadSockoptObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sockoptVariables struct {
-	AnchorType  *ebpf.Variable `ebpf:"anchor_type"`
-	AnswerType  *ebpf.Variable `ebpf:"answer_type"`
-	ConstType   *ebpf.Variable `ebpf:"const_type"`
-	EnableType  *ebpf.Variable `ebpf:"enable_type"`
-	FeatureType *ebpf.Variable `ebpf:"feature_type"`
-	FlagType    *ebpf.Variable `ebpf:"flag_type"`
-	FormatType  *ebpf.Variable `ebpf:"format_type"`
-	KeyType     *ebpf.Variable `ebpf:"key_type"`
-	OptType     *ebpf.Variable `ebpf:"opt_type"`
-	TxInfoType  *ebpf.Variable `ebpf:"tx_info_type"`
-	TxSlotType  *ebpf.Variable `ebpf:"tx_slot_type"`
-	TxSlotsType *ebpf.Variable `ebpf:"tx_slots_type"`
-	ValidType   *ebpf.Variable `ebpf:"valid_type"`
+	AnchorType     *ebpf.Variable `ebpf:"anchor_type"`
+	AnswerType     *ebpf.Variable `ebpf:"answer_type"`
+	ConstType      *ebpf.Variable `ebpf:"const_type"`
+	EnableFlagType *ebpf.Variable `ebpf:"enable_flag_type"`
+	EnableType     *ebpf.Variable `ebpf:"enable_type"`
+	FeatureType    *ebpf.Variable `ebpf:"feature_type"`
+	FlagType       *ebpf.Variable `ebpf:"flag_type"`
+	FormatType     *ebpf.Variable `ebpf:"format_type"`
+	KeyType        *ebpf.Variable `ebpf:"key_type"`
+	OptType        *ebpf.Variable `ebpf:"opt_type"`
+	TxInfoType     *ebpf.Variable `ebpf:"tx_info_type"`
+	TxSlotType     *ebpf.Variable `ebpf:"tx_slot_type"`
+	TxSlotsType    *ebpf.Variable `ebpf:"tx_slots_type"`
+	ValidType      *ebpf.Variable `ebpf:"valid_type"`
 }
 
 // sockoptPrograms contains all programs after they have been loaded into the kernel.

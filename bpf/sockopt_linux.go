@@ -21,6 +21,14 @@ func EnableSocket(fd int, tsflags uint32) error {
 	return setsockopt(fd, SOL_BPF, OptEnable, unsafe.Pointer(&req), unsafe.Sizeof(req))
 }
 
+// EnableSocketCmsg is EnableSocket for a UDP socket that wants the records of what it
+// receives as control messages, {SOL_BPF, SOCKMETA_SCM_RECORD}. The error is
+// ErrNotSupported where the attachment has no NativeFeature.
+func EnableSocketCmsg(fd int, tsflags uint32) error {
+	req := enableRequest{Abi: ABI, Tsflags: tsflags, Flags: EnableCmsg}
+	return setsockopt(fd, SOL_BPF, OptEnable, unsafe.Pointer(&req), unsafe.Sizeof(req))
+}
+
 // SocketInfo returns what the programs that the socket opted in to say of
 // themselves.
 func SocketInfo(fd int) (Info, error) {

@@ -33,10 +33,11 @@ func (c *UDPConn) readBatch(ms []ipv4.Message, flags int) (int, error) {
 	}
 	// A plain socket's control messages are the caller's alone.
 	plain := c.sock.err != nil
+	own := ownOOB + c.recordOOB()
 	iovs, oob := 0, 0
 	for i := range ms {
 		iovs += len(ms[i].Buffers)
-		oob += len(ms[i].OOB) + ownOOB
+		oob += len(ms[i].OOB) + own
 	}
 	if plain {
 		oob = 0
@@ -49,7 +50,7 @@ func (c *UDPConn) readBatch(ms []ipv4.Message, flags int) (int, error) {
 		if plain {
 			m.control(i, ms[i].OOB)
 		} else {
-			m.control(i, m.private(len(ms[i].OOB)+ownOOB))
+			m.control(i, m.private(len(ms[i].OOB)+own))
 		}
 	}
 	n, err := m.recvmmsg(c.sock.raw, flags)
@@ -72,9 +73,10 @@ func (c *UDPConn) readBatch(ms []ipv4.Message, flags int) (int, error) {
 	}
 	c.touch(m, n)
 	for i := range n {
-		r := came{handle: m.handles[i], md: &m.md, asked: &m.asked}
-		nn, truncated := c.translate(ms[i].OOB, m.got(i), &r)
-		ms[i].NN = nn
+		r := came{arrival: m.arrivals[i], md: &m.md, asked: &m.asked}
+		got := m.got(i)
+		nn, truncated := c.translate(ms[i].OOB, got, &r)
+		ms[i].NN, ms[i].Flags = nn, r.callersFlags(ms[i].Flags, len(ms[i].OOB)+own-len(got))
 		if truncated {
 			ms[i].Flags |= msgCtrunc
 		}
@@ -82,17 +84,17 @@ func (c *UDPConn) readBatch(ms []ipv4.Message, flags int) (int, error) {
 	return n, nil
 }
 
-// touch finds the handles of what was read, and touches their slots.
+// touch finds what stands for the records of what was read, and touches their slots.
 func (c *UDPConn) touch(m *mmsg, n int) {
 	slots := c.sock.slots
 	for i := range n {
-		handle := findHandle(m.got(i))
-		m.handles[i] = handle
+		a := c.arrival(m.got(i), int(m.hdrs[i].hdr.Flags))
+		m.arrivals[i] = a
 		if slots != nil {
-			slots.Touch(handle)
+			slots.Touch(a.handle)
 		}
 	}
-	c.last.Store(m.handles[n-1])
+	c.remember(m.arrivals[n-1])
 }
 
 func (c *UDPConn) readBatchMetadata(ms []Message, flags int) (int, error) {
@@ -101,16 +103,17 @@ func (c *UDPConn) readBatchMetadata(ms []Message, flags int) (int, error) {
 			return n, err
 		}
 	}
+	own := batchOOB + c.recordOOB()
 	oob := 0
 	for i := range ms {
-		oob += len(ms[i].OOB) + batchOOB
+		oob += len(ms[i].OOB) + own
 	}
 	m := newMmsg(len(ms), len(ms), oob)
 	defer m.release()
 	for i := range ms {
 		m.source(i)
 		m.buffer(i, ms[i].Buf)
-		m.control(i, m.private(len(ms[i].OOB)+batchOOB))
+		m.control(i, m.private(len(ms[i].OOB)+own))
 	}
 	n, err := m.recvmmsg(c.sock.raw, flags)
 	if err != nil {
@@ -119,23 +122,24 @@ func (c *UDPConn) readBatchMetadata(ms []Message, flags int) (int, error) {
 	c.touch(m, n)
 	for i := range n {
 		h, msg := &m.hdrs[i], &ms[i]
-		msg.N, msg.Flags = int(h.len), int(h.hdr.Flags)
+		got := m.got(i)
+		msg.N, msg.Flags = int(h.len), m.arrivals[i].callersFlags(int(h.hdr.Flags), len(msg.OOB)+own-len(got))
 		msg.Addr = c.batch.sources.from(m, i).addrPort()
-		c.deliver(msg, m.got(i), m.handles[i], &m.asked)
+		c.deliver(msg, got, m.arrivals[i], &m.asked)
 	}
 	return n, nil
 }
 
 // deliver fills in what came besides the payload: got are the control messages.
-func (c *UDPConn) deliver(msg *Message, got []byte, handle uint64, a *asked) {
+func (c *UDPConn) deliver(msg *Message, got []byte, a arrival, asked *asked) {
 	alone := len(msg.OOB) == 0
-	r := came{handle: handle, md: &msg.Metadata, asked: a, noRecord: alone, noSize: alone}
+	r := came{arrival: a, md: &msg.Metadata, asked: asked, noRecord: alone, noSize: alone}
 	msg.Err = c.fetch(&r)
 	msg.NN, msg.SegmentSize = 0, 0
 	if len(got) == 0 {
 		return
 	}
-	if len(got) == ownSpace && handle != 0 && msg.Err == nil && r.tsflags == 0 && alone {
+	if len(got) == ownSpace && a.handle != 0 && msg.Err == nil && r.tsflags == 0 && alone {
 		return
 	}
 	msg.SegmentSize = segmentSize(got)

@@ -18,7 +18,8 @@ var (
 	// ErrOverrun: the record was lost, because newer packets took its place
 	// before it was asked for.
 	ErrOverrun = bpf.ErrOverrun
-	// ErrTruncated: the record is there, but its end was cut off.
+	// ErrTruncated: the record is there, but its end was cut off, or all of it
+	// (MSG_CTRUNC).
 	ErrTruncated = cmsg.ErrTruncated
 )
 

@@ -108,7 +108,7 @@ var aggregateSets = sync.Pool{New: func() any {
 	a.hdrs = make([]mmsghdr, maxAggregates)
 	a.names = make([]unix.RawSockaddrInet6, maxAggregates)
 	a.iovs = make([]unix.Iovec, maxAggregates)
-	a.oob = make([]byte, maxAggregates*aggregateOOB)
+	a.oob = resident(maxAggregates * aggregateOOB)
 	return a
 }}
 
@@ -148,7 +148,7 @@ func (a *aggregates) open(c *UDPConn, asked *asked) {
 	a.from = c.batch.sources.from(&a.mmsg, a.at)
 	a.came = came{md: &a.md, asked: asked, noSize: true}
 	if c.sock.err == nil {
-		a.came.handle = findHandle(got)
+		a.came.arrival = c.arrival(got, int(a.hdrs[a.at].hdr.Flags))
 	}
 	c.gro.merged = 1
 	if size := a.size(); a.stride > 0 && size > a.stride {
@@ -239,10 +239,10 @@ func (r *segmentRead) read(fd uintptr) (done bool) {
 	}
 	r.errno = 0
 	a := g.left
-	var handle uint64
+	var last arrival
 	for more := true; more && r.n < want; r.n++ {
 		a.open(r.c, &r.asked)
-		handle = a.came.handle
+		last = a.came.arrival
 		n := r.put(a)
 		if r.flags&unix.MSG_PEEK != 0 {
 			r.n++
@@ -253,7 +253,7 @@ func (r *segmentRead) read(fd uintptr) (done bool) {
 			g.left = nil
 		}
 	}
-	r.c.last.Store(handle)
+	r.c.remember(last)
 	if g.left == nil {
 		a.release()
 	}
@@ -263,7 +263,7 @@ func (r *segmentRead) read(fd uintptr) (done bool) {
 // put copies the next datagram to where it goes, and returns its size.
 func (r *segmentRead) put(a *aggregates) int {
 	c, b := r.c, a.payload()
-	flags := int(a.hdrs[a.at].hdr.Flags)
+	flags := a.came.callersFlags(int(a.hdrs[a.at].hdr.Flags), aggregateOOB-len(a.got(a.at)))
 	if r.batch != nil {
 		m := &r.batch[r.n]
 		m.N = 0

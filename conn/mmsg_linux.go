@@ -31,8 +31,8 @@ type mmsg struct {
 	// iov and cut are how much of iovs and oob is in use.
 	iov, cut int
 
-	// handles are those of the messages that were read.
-	handles []uint64
+	// arrivals are those of the messages that were read.
+	arrivals []arrival
 	// slots are the transmit slots of the messages, -1 for none, and errs what
 	// became of their metadata.
 	slots []int
@@ -62,15 +62,15 @@ func newMmsg(n, iovs, oob int) *mmsg {
 	if cap(m.hdrs) < n {
 		m.hdrs = make([]mmsghdr, n)
 		m.names = make([]unix.RawSockaddrInet6, n)
-		m.handles = make([]uint64, n)
+		m.arrivals = make([]arrival, n)
 	}
-	m.hdrs, m.names, m.handles = m.hdrs[:n], m.names[:n], m.handles[:n]
+	m.hdrs, m.names, m.arrivals = m.hdrs[:n], m.names[:n], m.arrivals[:n]
 	if cap(m.iovs) < iovs {
 		m.iovs = make([]unix.Iovec, iovs)
 	}
 	m.iovs = m.iovs[:iovs]
 	if oob += n * (oobAlign - 1); cap(m.oob) < oob {
-		m.oob = make([]byte, oob)
+		m.oob = resident(oob)
 	}
 	m.oob = m.oob[:oob]
 	m.iov, m.cut, m.asked = 0, 0, asked{}

@@ -19,9 +19,10 @@ type socket struct {
 	unmapped error
 	// id is what the slots know the socket by.
 	id uint64
-	// tracing says that raw control messages are read.
-	tracing bool
-	err     error // not nil: why there is no metadata
+	// tracing says that raw control messages are read, native that records come as
+	// such, too.
+	tracing, native bool
+	err             error // not nil: why there is no metadata
 }
 
 // errDetached is what becomes of a socket that opted in.
@@ -50,7 +51,10 @@ func (s *socket) support() Support {
 		return Support{Missing: []Missing{{TierHandle, err}, tracing, native}}
 	}
 	have := Support{Tier: TierHandle, Mapped: s.slots != nil, Unmapped: s.unmapped, Missing: []Missing{tracing, native}}
-	if s.tracing {
+	switch {
+	case s.native:
+		have.Tier, have.Missing = TierNative, nil
+	case s.tracing:
 		have.Tier, have.Missing = TierTracing, have.Missing[1:]
 	}
 	return have

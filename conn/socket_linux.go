@@ -43,6 +43,11 @@ func (s *socket) optIn(fd int, udp bool, receiveMap string) (err error) {
 	if err != nil {
 		return err
 	}
+	s.tracing = info.Features&bpf.TracingFeature != 0
+	s.native = info.Features&bpf.NativeFeature != 0
+	if udp && s.native {
+		return bpf.EnableSocketCmsg(fd, ts.flags)
+	}
 	if udp {
 		if err := ts.carryHandles(fd); err != nil {
 			return err
@@ -52,7 +57,6 @@ func (s *socket) optIn(fd int, udp bool, receiveMap string) (err error) {
 			return err
 		}
 	}
-	s.tracing = info.Features&bpf.TracingFeature != 0
 	s.slots, s.unmapped = bpf.FindSlots(info, receiveMap)
 	if udp && s.slots != nil {
 		s.id, err = bpf.SocketID(fd, info)
@@ -123,16 +127,28 @@ func getsockopt(fd, opt int, v *[2]uint32) error {
 	return nil
 }
 
-// nativeMissing looks for the talk's kfuncs in the kernel's and its modules'
-// BTF.
-var nativeMissing = sync.OnceValue(func() error {
+// nativeMissing says why the programs have no native tier.
+func nativeMissing() error {
+	if haveKfuncs() {
+		return fmt.Errorf("%w: whoever attached the programs could not use the kernel functions for control messages, which are there: it takes CAP_SYS_ADMIN, and a module that was loaded before", ErrNotSupported)
+	}
+	return fmt.Errorf("%w: no kernel function bpf_msg_put_cmsg: needs the module of bpf/kmod, on Linux 6.12", ErrNotSupported)
+}
+
+// haveKfuncs looks for the module, whose types not everybody may read, and for the
+// talk's kfuncs among the kernel's own.
+func haveKfuncs() bool {
+	if _, err := os.Stat("/sys/kernel/btf/sockmeta"); err == nil {
+		return true
+	}
+	return kernelHasKfuncs()
+}
+
+var kernelHasKfuncs = sync.OnceValue(func() bool {
 	spec, err := kerneltypes.Cache().Kernel()
 	if err != nil {
-		return fmt.Errorf("%w: kernel without BTF: %w", ErrNotSupported, err)
+		return false
 	}
 	var fn *btf.Func
-	if err := spec.TypeByName("bpf_msg_put_cmsg", &fn); err != nil {
-		return fmt.Errorf("%w: the kernel has no kfunc bpf_msg_put_cmsg", ErrNotSupported)
-	}
-	return fmt.Errorf("%w: this version has no programs for it", ErrNotSupported)
+	return spec.TypeByName("bpf_msg_put_cmsg", &fn) == nil
 })

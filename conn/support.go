@@ -20,8 +20,9 @@ const (
 	// TierTracing: as TierHandle, and control messages at level SOL_BPF that
 	// programs send themselves are understood. Needs BPF trampolines.
 	TierTracing
-	// TierNative: the kernel puts and reads the control messages. Needs
-	// kfuncs that no released kernel has.
+	// TierNative: records come as control messages of the kernel's, and are never
+	// lost to newer packets. Needs kfuncs that no released kernel has: the module
+	// of bpf/kmod, Linux 6.12.
 	TierNative
 )
 
@@ -46,9 +47,10 @@ type Support struct {
 	Tier Tier
 	// Mapped says that records are read from a mapping that this process
 	// shares with the kernel. Without it each record of a datagram is a
-	// getsockopt call. Those of TCP always are.
+	// getsockopt call, but for TierNative, where it comes with the datagram. Those
+	// of TCP always are.
 	Mapped bool
-	// Unmapped says why they are not, and is nil where they are.
+	// Unmapped says why they are not, and is nil where they are or need not be.
 	Unmapped error
 	// Missing says why it is no better tier, the nearest first.
 	Missing []Missing
@@ -76,9 +78,10 @@ func (s Support) String() string {
 	var b strings.Builder
 	b.WriteString(s.Tier.String())
 	if s.Tier != TierNone {
-		if s.Mapped {
+		switch {
+		case s.Mapped:
 			b.WriteString(" (mapped)")
-		} else {
+		case s.Tier != TierNative:
 			b.WriteString(" (getsockopt)")
 		}
 	}

@@ -47,6 +47,18 @@ func timespec(b []byte) uint64 {
 	return binary.NativeEndian.Uint64(b)*1e9 + binary.NativeEndian.Uint64(b[8:])
 }
 
+// firstTime returns the first time in a message as nanoseconds, 0 where it has none.
+func firstTime(m cmsg.Message) uint64 {
+	k := kindOf(m)
+	if k == kindOther || len(m.Data) < timespecLen {
+		return 0
+	}
+	if k == kindTimeval {
+		return binary.NativeEndian.Uint64(m.Data)*1e9 + binary.NativeEndian.Uint64(m.Data[8:])*1e3
+	}
+	return timespec(m.Data)
+}
+
 func putTimespec(b []byte, t time.Time) {
 	binary.NativeEndian.PutUint64(b, uint64(t.Unix()))
 	binary.NativeEndian.PutUint64(b[8:], uint64(t.Nanosecond()))

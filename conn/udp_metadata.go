@@ -18,7 +18,7 @@ import (
 // of its own.
 //
 // The payload is delivered whatever becomes of the metadata: where err is
-// ErrNoMetadata, ErrOverrun or ErrNotSupported (IsMetadataError), n and addr
+// ErrNoMetadata, ErrOverrun, ErrTruncated or ErrNotSupported (IsMetadataError), n and addr
 // are those of a datagram, and md is empty. Other errors are those of
 // net.UDPConn.ReadFromUDPAddrPort.
 func (c *UDPConn) ReadMetadata(b []byte, md *cmsg.Metadata) (n int, addr netip.AddrPort, err error) {
@@ -38,22 +38,43 @@ func (c *UDPConn) ReadMetadata(b []byte, md *cmsg.Metadata) (n int, addr netip.A
 		}
 		return n, addr, err
 	}
+	if c.sock.native {
+		return c.readNative("recvfrom", b, md)
+	}
 	var oob [plainOOB]byte
-	n, oobn, _, addr, err := c.udp.ReadMsgUDPAddrPort(b, oob[:])
+	n, oobn, flags, addr, err := c.udp.ReadMsgUDPAddrPort(b, oob[:])
 	if err != nil {
 		return 0, netip.AddrPort{}, asCall("recvfrom", err)
 	}
-	handle := findHandle(oob[:oobn])
-	c.last.Store(handle)
-	if _, err := c.record(handle, md); err != nil {
+	a := c.arrival(oob[:oobn], flags)
+	c.remember(a)
+	if _, err := c.record(a, md); err != nil {
 		return n, addr, err
 	}
 	return n, addr, nil
 }
 
+// readNative reads a datagram whose record comes with it. md is nil where nobody
+// wants it.
+func (c *UDPConn) readNative(call string, b []byte, md *cmsg.Metadata) (int, netip.AddrPort, error) {
+	var oob [plainOOB + cmsg.MetadataSpace]byte
+	n, oobn, flags, addr, err := c.udp.ReadMsgUDPAddrPort(b, oob[:])
+	if err != nil {
+		// It returns -1 and an address that is valid.
+		return 0, netip.AddrPort{}, asCall(call, err)
+	}
+	a := c.arrival(oob[:oobn], flags)
+	c.remember(a)
+	if md != nil {
+		_, err = c.record(a, md)
+	}
+	return n, addr, err
+}
+
 // Metadata returns the metadata of the datagram that the last Read* call
 // returned. Call it before the next one, and soon: the record is fetched now,
-// and where newer packets have taken its place the error is ErrOverrun. The
+// and where newer packets have taken its place the error is ErrOverrun (not in the
+// native tier, where it came with the datagram). The
 // error is ErrNoMetadata where the datagram had none or nothing was read, and
 // ErrNotSupported where there never is any; both where the programs were
 // detached.
@@ -65,7 +86,7 @@ func (c *UDPConn) Metadata() (cmsg.Metadata, error) {
 	if c.sock.err != nil {
 		return md, c.errNotSupported
 	}
-	_, err := c.record(c.last.Load(), &md)
+	err := c.lastMetadata(&md)
 	if err == c.errNoMetadata {
 		if why := c.sock.attached(); why != nil {
 			err = opError("metadata", c.udp, fmt.Errorf("%w: %w", ErrNoMetadata, why))
@@ -74,15 +95,20 @@ func (c *UDPConn) Metadata() (cmsg.Metadata, error) {
 	return md, err
 }
 
-// record fetches the record that handle stands for. After an error md is empty.
-func (c *UDPConn) record(handle uint64, md *cmsg.Metadata) (tsflags uint32, err error) {
-	if handle == 0 {
-		return 0, c.errNoMetadata
-	}
-	if c.sock.slots != nil {
-		tsflags, err = c.sock.slots.Read(handle, c.sock.id, md.Words())
-	} else {
-		tsflags, err = c.askKernel(handle, md)
+// record fetches the record of a datagram, and what the application asked of
+// SO_TIMESTAMPING, which the native tier does not tell. After an error md is empty.
+func (c *UDPConn) record(a arrival, md *cmsg.Metadata) (tsflags uint32, err error) {
+	switch {
+	case a.record != nil:
+		err = md.Decode(a.record)
+	case a.cut:
+		err = fmt.Errorf("%w: MSG_CTRUNC: the kernel could not write the record", ErrTruncated)
+	case a.handle == 0 || c.sock.native:
+		err = ErrNoMetadata
+	case c.sock.slots != nil:
+		tsflags, err = c.sock.slots.Read(a.handle, c.sock.id, md.Words())
+	default:
+		tsflags, err = c.askKernel(a.handle, md)
 	}
 	switch err {
 	case nil:
@@ -155,13 +181,16 @@ func (c *UDPConn) read(call string, b []byte) (int, netip.AddrPort, error) {
 			return s.n, s.addr, err
 		}
 	}
+	if c.sock.native {
+		return c.readNative(call, b, nil)
+	}
 	var oob [plainOOB]byte
-	n, oobn, _, addr, err := c.udp.ReadMsgUDPAddrPort(b, oob[:])
+	n, oobn, flags, addr, err := c.udp.ReadMsgUDPAddrPort(b, oob[:])
 	if err != nil {
 		// It returns -1 and an address that is valid.
 		return 0, netip.AddrPort{}, asCall(call, err)
 	}
-	c.last.Store(findHandle(oob[:oobn]))
+	c.remember(c.arrival(oob[:oobn], flags))
 	return n, addr, nil
 }
 

@@ -5,7 +5,6 @@ package conn
 import (
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
@@ -32,22 +31,23 @@ func (c *UDPConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr ne
 	if c.sock.err != nil {
 		return c.udp.ReadMsgUDPAddrPort(b, oob)
 	}
-	var small [512]byte
+	var small [640]byte
 	buf := small[:]
-	if size := len(oob) + ownOOB; size <= len(buf) {
+	if size := len(oob) + ownOOB + c.recordOOB(); size <= len(buf) {
 		buf = buf[:size]
 	} else {
-		buf = slices.Grow([]byte(nil), size)[:size]
+		buf = resident(size)
 	}
 	n, got, flags, addr, err := c.udp.ReadMsgUDPAddrPort(b, buf)
 	if err != nil {
 		return n, 0, flags, addr, err
 	}
-	handle := findHandle(buf[:got])
-	c.last.Store(handle)
+	a := c.arrival(buf[:got], flags)
+	c.remember(a)
 	var md cmsg.Metadata
-	oobn, truncated := c.translate(oob, buf[:got], &came{handle: handle, md: &md, asked: new(asked)})
+	oobn, truncated := c.translate(oob, buf[:got], &came{arrival: a, md: &md, asked: new(asked)})
 	// Cut messages in our larger buffer would have been cut in theirs.
+	flags = a.callersFlags(flags, len(buf)-got)
 	if truncated {
 		flags |= msgCtrunc
 	}
@@ -65,7 +65,7 @@ func (c *UDPConn) unspecified() netip.AddrPort {
 
 // came is a datagram's record, which is fetched when something in it is needed.
 type came struct {
-	handle uint64
+	arrival
 	// md is where the record goes to.
 	md      *cmsg.Metadata
 	fetched bool
@@ -90,7 +90,7 @@ func (c *UDPConn) fetch(r *came) error {
 		return r.err
 	}
 	used := bpf.Words(r.md.Words())
-	if r.tsflags, r.err = c.record(r.handle, r.md); r.err != nil {
+	if r.tsflags, r.err = c.record(r.arrival, r.md); r.err != nil {
 		r.md.Reset()
 		return r.err
 	}
@@ -102,7 +102,7 @@ func (c *UDPConn) fetch(r *came) error {
 
 // timestamping returns what the application asked of SO_TIMESTAMPING.
 func (c *UDPConn) timestamping(r *came) uint32 {
-	if r.fetched && r.err == nil {
+	if r.fetched && r.err == nil && !c.sock.native {
 		return r.tsflags
 	}
 	if r.handle != 0 && c.sock.slots != nil {
@@ -140,6 +140,9 @@ func (c *UDPConn) translate(oob, got []byte, r *came) (oobn int, truncated bool)
 	it := cmsg.Parse(got)
 	for m, ok := it.Next(); ok; m, ok = it.Next() {
 		k := kindOf(m)
+		if c.sock.native && isRecord(m) {
+			continue
+		}
 		if k == kindOther || c.sock.err != nil {
 			if !r.noSize || !isSegmentSize(m) {
 				w.Put(int(m.Level), int(m.Type), m.Data)
@@ -227,19 +230,4 @@ func (t *times) timestamping(data *[timestampingLen]byte) int {
 // wants says whether the flags ask for a kind of timestamp on received packets.
 func wants(flags, report, take uint32) bool {
 	return flags&report != 0 && (flags&take != 0 || flags&tsRxFilter == 0)
-}
-
-// findHandle returns the handle in the control messages of a datagram, 0 where
-// there is none.
-func findHandle(oob []byte) uint64 {
-	it := cmsg.Parse(oob)
-	for m, ok := it.Next(); ok; m, ok = it.Next() {
-		if kindOf(m) != kindTimestamping {
-			continue
-		}
-		if t := timespec(m.Data); t&bpf.HandleBit != 0 {
-			return t
-		}
-	}
-	return 0
 }

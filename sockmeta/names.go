@@ -71,7 +71,8 @@ var (
 	ErrNoMetadata = conn.ErrNoMetadata
 	// ErrOverrun: the record was lost to newer packets.
 	ErrOverrun = conn.ErrOverrun
-	// ErrTruncated: the record is there, but its end was cut off.
+	// ErrTruncated: the record is there, but its end was cut off, or all of it
+	// (MSG_CTRUNC).
 	ErrTruncated = conn.ErrTruncated
 	// ErrRefused: sent without what the policy does not allow it to ask for.
 	ErrRefused = conn.ErrRefused

@@ -301,8 +301,12 @@ func TestAbuseOverrun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if read == 0 || lost != read {
-		t.Errorf("%d datagrams, %d lost their records", read, lost)
+	want := read
+	if native() {
+		want = 0
+	}
+	if read == 0 || lost != want {
+		t.Errorf("%d datagrams, %d lost their records, want %d", read, lost, want)
 	}
 	// It is over with the flood.
 	send(t, from, numbered(1))

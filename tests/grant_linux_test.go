@@ -70,6 +70,7 @@ func (lab *grantLab) run(t *testing.T, name string, groups ...uint32) {
 // that it is granted to, and no others.
 func TestGrant(t *testing.T) {
 	testutil.RequireRoot(t)
+	handleTier(t)
 	testutil.Leaks(t)
 	lab := newGrantLab(t)
 	lab.run(t, "grantHolder", grantGroup)
@@ -222,10 +223,12 @@ func grantOutsider() error {
 	if err != nil {
 		return err
 	}
-	s := to.Support()
-	if s.Mapped || s.Tier != sockmeta.TierHandle || !errors.Is(s.Unmapped, sockmeta.ErrNotSupported) ||
+	if err := checkSupport(to, false); err != nil {
+		return err
+	}
+	if s := to.Support(); !native() && (!errors.Is(s.Unmapped, sockmeta.ErrNotSupported) ||
 		!errors.Is(s.Unmapped, unix.EACCES) && !errors.Is(s.Unmapped, unix.ENOENT) ||
-		!strings.Contains(s.Unmapped.Error(), os.Getenv(grantEnv)) {
+		!strings.Contains(s.Unmapped.Error(), os.Getenv(grantEnv))) {
 		return fmt.Errorf("support is %v, %w", s, s.Unmapped)
 	}
 	return exchangeHere(to, from)

@@ -16,6 +16,7 @@ import (
 // From linux/io_uring.h, which x/sys/unix leaves out.
 const (
 	ioringOpSendmsg      = 9
+	ioringOpRecvmsg      = 10
 	ioringEnterGetevents = 1 << 0
 	ioringFeatSingleMmap = 1 << 0
 	ioringOffSQRing      = 0
@@ -55,7 +56,7 @@ type ioUringCQE struct {
 	flags    uint32
 }
 
-// A ring is an io_uring for sending.
+// A ring is an io_uring for messages.
 type ring struct {
 	fd          int
 	entries     int
@@ -103,13 +104,28 @@ func (r *ring) word(off uint32) *uint32 { return (*uint32)(unsafe.Pointer(&r.rin
 // sendmsg has the messages sent, each on a socket of its own, and returns when
 // they are. There must be as many as the ring has entries, or fewer.
 func (r *ring) sendmsg(fds []int, b *mmsg, flags uint8) error {
+	return r.do(ioringOpSendmsg, fds, b, flags, nil)
+}
+
+// recvmsg receives as many messages, by one socket, and returns when they are there.
+func (r *ring) recvmsg(fd int, b *recvBatch, flags uint8) error {
+	fds := make([]int, len(b.hdrs))
+	for i := range fds {
+		fds[i] = fd
+	}
+	return r.do(ioringOpRecvmsg, fds, &b.mmsg, flags, func(i, n int) { b.hdrs[i].len = uint32(n) })
+}
+
+// do has an operation done for each of the messages, and calls done with what came of
+// it.
+func (r *ring) do(op uint8, fds []int, b *mmsg, flags uint8, done func(i, n int)) error {
 	sq, cq := &r.params.sq, &r.params.cq
 	tail := atomic.LoadUint32(r.word(sq.tail))
 	for i, fd := range fds {
 		at := (tail + uint32(i)) & *r.word(sq.ringMask)
 		sqe := (*ioUringSQE)(unsafe.Pointer(&r.sqes[uintptr(at)*unsafe.Sizeof(ioUringSQE{})]))
 		*sqe = ioUringSQE{
-			opcode: ioringOpSendmsg, flags: flags, fd: int32(fd),
+			opcode: op, flags: flags, fd: int32(fd),
 			addr: uint64(uintptr(unsafe.Pointer(&b.hdrs[i].hdr))), len: 1, userData: uint64(i),
 		}
 		*r.word(sq.array + 4*at) = at
@@ -137,6 +153,8 @@ func (r *ring) sendmsg(fds []int, b *mmsg, flags uint8) error {
 		cqe := (*ioUringCQE)(unsafe.Pointer(&r.rings[uintptr(cq.cqes)+uintptr(at)*unsafe.Sizeof(ioUringCQE{})]))
 		if cqe.res < 0 {
 			errs = append(errs, fmt.Errorf("io_uring: message %d: %w", cqe.userData, unix.Errno(-cqe.res)))
+		} else if done != nil {
+			done(int(cqe.userData), int(cqe.res))
 		}
 	}
 	atomic.StoreUint32(r.word(cq.head), head+n)

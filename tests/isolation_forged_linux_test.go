@@ -77,24 +77,22 @@ func (f *forger) send(payload string, time uint64) error {
 func TestForgedHandle(t *testing.T) {
 	testutil.Leaks(t)
 	lab := newIsolationLab(t, isolationSlots)
-	handles := lab.fill(t, lab.victim, victimMagic, 1)
+	handle := lab.fill(t, lab.victim, victimMagic, 1)[0]
 	elsewhere := testutil.Pair(t)
 	f, c, err := newForger(elsewhere)
 	must(t, err)
 	defer f.Close()
 	defer c.Close()
-	if !c.Support().Mapped {
-		t.Fatalf("support is %v", c.Support())
-	}
+	must(t, checkSupport(c, true))
 	index, err := netlab.Index(elsewhere.Client, elsewhere.ClientIf)
 	must(t, err)
 	for _, forged := range []uint64{
-		handles[0],
-		handles[0] + 1<<24, // of the next one that comes there
+		handle,
+		handle + 1<<24, // of the next one that comes there
 		bpf.HandleBit,
 		bpf.HandleBit | 1<<24 - 1,
 		1<<62 - 1,
-		1<<63 | handles[0],
+		1<<63 | handle,
 	} {
 		must(t, f.send("forged", forged))
 		var md sockmeta.Metadata

@@ -64,6 +64,7 @@ func (lab *isolationLab) listen(t *testing.T) *sockmeta.UDPConn {
 // which they leave their records, and reads the first ones.
 func (lab *isolationLab) fill(t *testing.T, c *sockmeta.UDPConn, magic uint32, perCPU int) (handles []uint64) {
 	t.Helper()
+	withFD(t, c, carryHandles)
 	from := dialUDP(t, lab.Client, nil, c.LocalAddr().(*net.UDPAddr))
 	must(t, onEachCPU(func() error {
 		for range perCPU {

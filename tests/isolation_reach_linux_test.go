@@ -277,7 +277,10 @@ func containerAttached() error {
 		return err
 	}
 	defer c.Close()
-	if s := c.Support(); s.Tier != sockmeta.TierHandle || s.Mapped || !errors.Is(s.Unmapped, sockmeta.ErrNotSupported) {
+	if err := checkSupport(c, false); err != nil {
+		return err
+	}
+	if s := c.Support(); !native() && !errors.Is(s.Unmapped, sockmeta.ErrNotSupported) {
 		return fmt.Errorf("support is %v, %w", s, s.Unmapped)
 	}
 	if err := send("payload"); err != nil {

@@ -80,6 +80,11 @@ func isolationSweep() error {
 		}
 	}
 	attached := own.Support().Err() == nil
+	if attached {
+		if err := onSocket(own, carryHandles); err != nil {
+			return err
+		}
+	}
 	for i := range 8 * isolationSlots {
 		if err := send("own"); err != nil {
 			return err

@@ -326,8 +326,11 @@ func TestLocalIntegrity(t *testing.T) {
 			case ok:
 				t.Errorf("%#x has %#x", want, got)
 				return
-			default:
+			case md.Flags().Has(cmsg.FlagSenderLost):
 				lost++
+			default:
+				t.Errorf("%#x has nothing of what the sender gave, and does not say so: %v", want, md)
+				return
 			}
 		}
 	}()
@@ -336,7 +339,8 @@ func TestLocalIntegrity(t *testing.T) {
 	must(t, server.Close())
 	<-done
 	t.Logf("%d received, %d with what the sender gave, %d without what it gave, %d overrun; %+v", received, matched, lost, overrun, lab.counts(t))
-	if matched == 0 || lost > received/100 {
+	// What newer packets took the place of is an overrun only in the handle tier.
+	if matched == 0 || lost > received/100 && !native() {
 		t.Errorf("%d of %d matched, %d lost", matched, received, lost)
 	}
 }

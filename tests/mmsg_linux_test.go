@@ -91,3 +91,64 @@ func (c *rawConn) sockaddr(t testing.TB) unix.Sockaddr {
 	}
 	return &unix.SockaddrInet6{Addr: [16]byte(net.IP(c.to.IP).To16()), Port: c.to.Port}
 }
+
+// recvBatch is an array of struct mmsghdr to receive into.
+type recvBatch struct {
+	mmsg
+	payloads, controls, names [][]byte
+}
+
+// newRecvBatch makes one for n datagrams, with room for control messages, and for
+// addresses where named is set.
+func newRecvBatch(n, control int, named bool) *recvBatch {
+	b := new(recvBatch)
+	for range n {
+		payload, oob := make([]byte, 2048), make([]byte, control)
+		// Else its pages may not be there yet, see TestNativeMmsgMemory.
+		for i := range oob {
+			oob[i] = 0xff
+		}
+		b.add(payload, oob, nil)
+		b.payloads, b.controls = append(b.payloads, payload), append(b.controls, oob)
+		var name []byte
+		if named {
+			name = make([]byte, unix.SizeofSockaddrAny)
+			b.hdrs[len(b.hdrs)-1].hdr.Name = &name[0]
+		}
+		b.names = append(b.names, name)
+	}
+	b.reset()
+	return b
+}
+
+// reset makes it ready to receive again.
+func (b *recvBatch) reset() {
+	for i := range b.hdrs {
+		h := &b.hdrs[i].hdr
+		h.SetControllen(len(b.controls[i]))
+		h.Namelen = uint32(len(b.names[i]))
+		h.Flags = 0
+	}
+}
+
+// recvmmsg receives what is there, and returns how many datagrams that is.
+func (b *recvBatch) recvmmsg(fd int) (int, error) {
+	b.reset()
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.hdrs[0])), uintptr(len(b.hdrs)), unix.MSG_WAITFORONE, 0, 0)
+	runtime.KeepAlive(b)
+	if errno != 0 {
+		return 0, os.NewSyscallError("recvmmsg", errno)
+	}
+	return int(n), nil
+}
+
+// received is what the call gave in place i.
+func (b *recvBatch) received(i int) datagram {
+	m := &b.hdrs[i]
+	return datagram{
+		payload: b.payloads[i][:m.len],
+		oob:     b.controls[i][:m.hdr.Controllen],
+		flags:   int(m.hdr.Flags),
+		namelen: int(m.hdr.Namelen),
+	}
+}

@@ -157,7 +157,13 @@ func kernelFunc(name string) error {
 		return err
 	}
 	var f *btf.Func
-	return spec.TypeByName(name, &f)
+	err = spec.TypeByName(name, &f)
+	if errors.Is(err, btf.ErrNotFound) && native() {
+		if spec, err = btf.LoadKernelModuleSpec(kmodName); err == nil {
+			err = spec.TypeByName(name, &f)
+		}
+	}
+	return err
 }
 
 // tierAtLeast asks a socket for its tier, and has it show that there is metadata

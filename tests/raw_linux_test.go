@@ -86,6 +86,9 @@ func newRawLab(t *testing.T, opts bpf.Options) *rawLab {
 	return lab
 }
 
+// native says whether the kernel itself gives programs the control messages.
+func (lab *rawLab) native() bool { return lab.a.Info().Features&bpf.NativeFeature != 0 }
+
 // sink keeps the server from answering that nobody listens.
 func (lab *rawLab) sink(port int) {
 	lab.t.Helper()

@@ -18,18 +18,18 @@ import (
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 )
 
-// rawsend returns the program of examples/c, compiled here unless it is installed.
-func rawsend(t *testing.T) string {
+// cProgram returns a program of examples/c, compiled here unless it is installed.
+func cProgram(t *testing.T, name string) string {
 	t.Helper()
-	if path, err := exec.LookPath("rawsend"); err == nil {
+	if path, err := exec.LookPath(name); err == nil {
 		return path
 	}
 	cc, err := exec.LookPath("cc")
 	if err != nil {
 		testutil.Skip(t, err.Error())
 	}
-	path := filepath.Join(t.TempDir(), "rawsend")
-	cmd := exec.CommandContext(t.Context(), cc, "-Wall", "-Wextra", "-Werror", "-o", path, "../examples/c/rawsend.c")
+	path := filepath.Join(t.TempDir(), name)
+	cmd := exec.CommandContext(t.Context(), cc, "-Wall", "-Wextra", "-Werror", "-o", path, "../examples/c/"+name+".c")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -52,7 +52,7 @@ func runRawsend(t *testing.T, ns *netlab.Namespace, program string, to netip.Add
 // to programs on the packet's way.
 func TestTracingRawsend(t *testing.T) {
 	testutil.RequireRoot(t)
-	program := rawsend(t)
+	program := cProgram(t, "rawsend")
 	const count = 20
 	t.Run("ignored", func(t *testing.T) {
 		testutil.Leaks(t)

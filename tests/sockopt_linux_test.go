@@ -91,6 +91,8 @@ func newSockoptLab(t *testing.T) *sockoptLab {
 	}))
 	t.Cleanup(func() { _ = lab.udp.Close(); _ = lab.plain.Close() })
 	must(t, lab.udp.Support().Err())
+	// Behind the wrapper's back, for the handle.
+	withFD(t, lab.udp, carryHandles)
 	must(t, lab.Client.Do(func() error {
 		d, err := net.Dial("udp", fmt.Sprintf("%v:%d", lab.ServerAddr4, tcpPort))
 		if err != nil {
@@ -100,11 +102,10 @@ func newSockoptLab(t *testing.T) *sockoptLab {
 		_, err = d.Write([]byte("hello"))
 		return err
 	}))
-	// Behind the wrapper's back, for the handle.
 	raw, err := lab.udp.SyscallConn()
 	must(t, err)
 	must(t, raw.Read(func(fd uintptr) bool {
-		var b, oob [256]byte
+		var b, oob [1024]byte
 		_, n, _, _, err := unix.Recvmsg(int(fd), b[:], oob[:], 0)
 		if err == unix.EAGAIN {
 			return false

@@ -449,6 +449,7 @@ func TestUDPMetadataMessage(t *testing.T) {
 // lost, or there is none.
 func TestUDPMessageOfNothing(t *testing.T) {
 	testutil.RequireRoot(t)
+	handleTier(t)
 	p := testutil.Pair(t)
 	testutil.EnterCgroup(t)
 	keepStamping(t, p.Server)

@@ -15,8 +15,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Whether tracing.bpf.c is there to read raw control messages. */
-const volatile bool tracing;
+/* Whether tracing.bpf.c or native.bpf.c is there to read raw control messages. */
+const volatile bool raws;
 
 /* Gives the packet what its record asks for. */
 static __always_inline void apply(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
@@ -196,7 +196,7 @@ static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *s
 	}
 }
 
-/* A record from a raw control message, which tracing.bpf.c checked. Sockets
+/* A record from a raw control message, which has been checked (raw.h). Sockets
  * whose programs know nothing of sockmeta have not opted in. It does not go on to
  * receivers on this host: without SO_TXTIME a time in tstamp is one of reception
  * (skb->tstamp_type), which the devices on the way clear.
@@ -260,7 +260,7 @@ int sockmeta_egress(struct __sk_buff *ctx)
 
 	if (!sk)
 		return 1;
-	if (tracing && raw_egress(ctx))
+	if (raws && raw_egress(ctx))
 		return 1;
 	if (is_bare(sk))
 		return 1;

@@ -155,7 +155,9 @@ int sockmeta_ingress(struct __sk_buff *ctx)
 	if ((ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_HANDLE_BIT)
 		ctx->tstamp = 0;
 	if (st->protocol == IPPROTO_UDP) {
-		udp_ingress(ctx, st);
+		/* or else recvmsg makes the record (native.bpf.c) */
+		if (!(st->flags & SOCKMETA_ENABLE_CMSG) || !tells_itself(ctx))
+			udp_ingress(ctx, st);
 	} else if (parse_segment(ctx, &seg)) {
 		tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, 0);
 		if (tcp) {

@@ -15,6 +15,36 @@
 extern void *bpf_cast_to_kern_ctx(void *obj) __ksym __weak;
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 
+/*
+ * The talk's, in no released kernel: from bpf/kmod, or one day the kernel's own.
+ */
+struct bpf_iter_cmsghdr {
+	__u64 __opaque[2];
+} __attribute__((aligned(8)));
+
+extern struct msghdr *bpf_sock_addr_msg_acquire(struct bpf_sock_addr *ctx) __ksym __weak;
+extern void bpf_msg_release(struct msghdr *msg) __ksym __weak;
+extern int bpf_msg_put_cmsg(struct msghdr *msg, int level, int type, void *data,
+			    __u32 data__sz) __ksym __weak;
+extern int bpf_msg_fault_in(struct msghdr *msg) __ksym __weak;
+extern int bpf_iter_cmsghdr_new(struct bpf_iter_cmsghdr *it, struct msghdr *msg) __ksym __weak;
+extern struct cmsghdr *bpf_iter_cmsghdr_next(struct bpf_iter_cmsghdr *it) __ksym __weak;
+extern void bpf_iter_cmsghdr_destroy(struct bpf_iter_cmsghdr *it) __ksym __weak;
+extern __u8 *bpf_cmsg_data(struct cmsghdr *cmsg, const int rdonly_buf_size) __ksym __weak;
+extern int bpf_cmsg_data_read(struct cmsghdr *cmsg, __u32 off, void *buf,
+			      __u32 buf__sz) __ksym __weak;
+extern struct sk_buff *bpf_msg_skb_acquire(struct msghdr *msg) __ksym __weak;
+extern void bpf_msg_skb_release(struct sk_buff *skb) __ksym __weak;
+extern int bpf_skb_meta_read(struct sk_buff *skb, void *buf, __u32 buf__sz) __ksym __weak;
+
+/* As libbpf has it since 1.2, for kernel functions of that name. */
+#define for_each(type, cur, args...)						\
+	for (struct bpf_iter_##type it_ __attribute__((aligned(8),			\
+						       cleanup(bpf_iter_##type##_destroy))), \
+	     *p_ __attribute__((unused)) = (bpf_iter_##type##_new(&it_, ##args),	\
+		     (void)bpf_iter_##type##_destroy, (void *)0);			\
+	     ((cur) = bpf_iter_##type##_next(&it_));)
+
 #define ksym_exists(sym) (!!(void *)(sym))
 
 /*

@@ -16,7 +16,7 @@ struct sockmeta_sk {
 	__u32 protocol;		/* IPPROTO_UDP or IPPROTO_TCP */
 	__u32 tsflags;		/* see struct sockmeta_slot */
 	__u32 transmits;	/* has had a record to send */
-	__u32 pad;
+	__u32 flags;		/* enum sockmeta_enable_flag */
 };
 
 struct {
@@ -130,9 +130,7 @@ struct {
 	__type(value, struct sockmeta_counts);
 } sockmeta_count SEC(".maps");
 
-/* What a raw control message gave a task that is in sendmsg: see
- * tracing.bpf.c.
- */
+/* What a raw control message gave a task that is in sendmsg: see raw.h. */
 struct sockmeta_raw {
 	__u64 sk;		/* address; 0: the message holds no record */
 	__u64 first;		/* only the first of two programs has run yet */

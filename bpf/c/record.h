@@ -41,39 +41,62 @@ static __always_inline int may_be_decapsulated(struct sk_buff *skb)
 	return 1;
 }
 
-static __always_inline void fill_area(struct __sk_buff *ctx, struct sockmeta_record *rec)
+/* The area of a packet on its way to a socket: the last 4 bytes are its anchor. */
+struct area {
+	unsigned char *end;
+	__u32 len;		/* 0: there is none */
+	__u32 segs;		/* of a GRO aggregate */
+};
+
+static __always_inline void find_area(struct sk_buff *skb, struct area *a)
 {
-	struct sk_buff *skb = kernel_skb(ctx);
 	struct skb_shared_info *shinfo;
-	__u32 len, anchor, segs;
-	unsigned char *mac;
 
 	if (ksym_exists(bpf_rdonly_cast)) {
 		shinfo = bpf_rdonly_cast(skb->head + skb->end,
 					 bpf_core_type_id_kernel(struct skb_shared_info));
-		segs = shinfo->gso_segs;
-		len = shinfo->meta_len;
-		mac = skb->head + skb->mac_header;
+		a->segs = shinfo->gso_segs;
+		a->len = shinfo->meta_len;
+		a->end = skb->head + skb->mac_header;
 	} else {
-		mac = BPF_CORE_READ(skb, head);
-		shinfo = (void *)(mac + BPF_CORE_READ(skb, end));
-		segs = BPF_CORE_READ(shinfo, gso_segs);
-		len = BPF_CORE_READ(shinfo, meta_len);
-		mac += BPF_CORE_READ(skb, mac_header);
+		a->end = BPF_CORE_READ(skb, head);
+		shinfo = (void *)(a->end + BPF_CORE_READ(skb, end));
+		a->segs = BPF_CORE_READ(shinfo, gso_segs);
+		a->len = BPF_CORE_READ(shinfo, meta_len);
+		a->end += BPF_CORE_READ(skb, mac_header);
 	}
-	if (segs > 1)
+}
+
+static __always_inline int is_anchor(__u32 word)
+{
+	return (bpf_ntohl(word) & 0xffffff00) == SOCKMETA_ANCHOR(0);
+}
+
+static __always_inline __u8 anchor_format(__u32 anchor)
+{
+	return bpf_ntohl(anchor) & 0xff;
+}
+
+static __always_inline void fill_area(struct __sk_buff *ctx, struct sockmeta_record *rec)
+{
+	struct sk_buff *skb = kernel_skb(ctx);
+	struct area area;
+	__u32 len, anchor;
+
+	find_area(skb, &area);
+	if (area.segs > 1)
 		rec->flags |= SOCKMETA_F_AGGREGATE;
 	/* a multiple of 4, which the mask tells the verifier, like the bound */
-	len &= SOCKMETA_AREA_MAX;
+	len = area.len & SOCKMETA_AREA_MAX;
 	if (!len)
 		return;
-	if (bpf_probe_read_kernel(rec->area, len, mac - len)) {
+	if (bpf_probe_read_kernel(rec->area, len, area.end - len)) {
 		rec->flags |= SOCKMETA_F_UNREADABLE;
 		return;
 	}
 	anchor = *(__u32 *)&rec->area[len - sizeof(anchor)];
-	if ((bpf_ntohl(anchor) & 0xffffff00) == SOCKMETA_ANCHOR(0)) {
-		rec->format = bpf_ntohl(anchor) & 0xff;
+	if (is_anchor(anchor)) {
+		rec->format = anchor_format(anchor);
 	} else if (may_be_decapsulated(skb)) {
 		rec->flags |= SOCKMETA_F_DECAPSULATED;
 		return;
@@ -81,6 +104,24 @@ static __always_inline void fill_area(struct __sk_buff *ctx, struct sockmeta_rec
 		rec->flags |= SOCKMETA_F_UNANCHORED;
 	}
 	rec->area_len = len;
+}
+
+/*
+ * Whether all that there is to know of a datagram can still be read off it when
+ * recvmsg takes it from the queue: not where it came from, which an area without an
+ * anchor takes, and not what a sender on this host gave.
+ */
+static __always_inline int tells_itself(struct __sk_buff *ctx)
+{
+	struct area area;
+	__u32 anchor;
+
+	if ((ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_LOCAL_MARK)
+		return 0;
+	find_area(kernel_skb(ctx), &area);
+	return !area.len ||
+	       (!bpf_probe_read_kernel(&anchor, sizeof(anchor), area.end - sizeof(anchor)) &&
+		is_anchor(anchor));
 }
 
 static __always_inline void fill_record(struct __sk_buff *ctx, struct sockmeta_record *rec)

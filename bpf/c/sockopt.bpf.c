@@ -34,6 +34,7 @@ const struct sockmeta_tx_slot *tx_slot_type __attribute__((unused));
 const struct sockmeta_tx_slots *tx_slots_type __attribute__((unused));
 const struct sockmeta_tx_info *tx_info_type __attribute__((unused));
 const enum sockmeta_feature *feature_type __attribute__((unused));
+const enum sockmeta_enable_flag *enable_flag_type __attribute__((unused));
 const enum sockmeta_opt *opt_type __attribute__((unused));
 const enum sockmeta_const *const_type __attribute__((unused));
 const enum sockmeta_key *key_type __attribute__((unused));
@@ -78,17 +79,25 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 	struct sockmeta_instance *inst = this_instance();
 	struct sockmeta_sk *st, new = {};
 	struct bpf_sock *sk = ctx->sk;
+	__u32 flags = 0;
 
 	/* another attachment of the same cgroup has done it */
 	if (ctx->optlen == -1)
 		return 1;
 	/* optval has 16 bytes at least, whatever optlen says */
-	if (ctx->optlen < (int)sizeof(*req) || (void *)(req + 1) > ctx->optval_end)
+	if (ctx->optlen < (int)__builtin_offsetof(struct sockmeta_enable, flags) ||
+	    (void *)(req + 1) > ctx->optval_end)
 		return refuse(-EINVAL);
 	if (req->abi != SOCKMETA_ABI || !sk)
 		return 1;
 	if (!inst || (sk->protocol != IPPROTO_UDP && sk->protocol != IPPROTO_TCP))
 		return 1;
+	if (ctx->optlen >= (int)sizeof(*req))
+		flags = req->flags;
+	if (flags & ~SOCKMETA_ENABLE_CMSG ||
+	    (flags && (sk->protocol != IPPROTO_UDP ||
+		       !(inst->info.features & SOCKMETA_FEATURE_NATIVE))))
+		return refuse(-EOPNOTSUPP);
 	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
 	if (!st) {
 		/* whole from the beginning: packets may come meanwhile, and none is
@@ -96,11 +105,13 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 		 */
 		new.id = __sync_fetch_and_add(&inst->last_id, 1) + 1;
 		new.protocol = sk->protocol;
+		new.flags = flags;
 		st = bpf_sk_storage_get(&sockmeta_sks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE);
 	}
 	if (!st)
 		return refuse(-ENOMEM);
 	st->tsflags = req->tsflags;
+	st->flags = flags;
 	if (sk->protocol == IPPROTO_TCP &&
 	    (sk->state == TCP_ESTABLISHED || sk->state == TCP_CLOSE_WAIT)) {
 		struct sockmeta_tcp *tcp;

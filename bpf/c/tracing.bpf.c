@@ -17,7 +17,7 @@
  * both at once.
  */
 #include "maps.h"
-#include "tx.h"
+#include "raw.h"
 #include "../include/sockmeta_cmsg.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
@@ -25,41 +25,6 @@
 #define AF_INET6 10
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* What every version of the fixed part has: all up to launch. */
-#define FIXED_MIN __builtin_offsetof(struct sockmeta_record, launch)
-#define FIXED_MAX 128
-
-static const struct sockmeta_raw no_raw;
-
-/* The payload is read as the talk reads it, by dynptr, here over a copy: no
- * released kernel makes one of a control message. Its fixed part may be of
- * another version than ours.
- */
-static __always_inline int parse_record(struct sockmeta_raw *raw, __u32 len)
-{
-	struct sockmeta_record *rec = &raw->rec;
-	struct bpf_dynptr payload;
-	__u32 fixed, area;
-	__u8 head[8];
-
-	if (bpf_dynptr_from_mem(raw->payload, sizeof(raw->payload), 0, &payload) ||
-	    bpf_dynptr_read(head, sizeof(head), &payload, 0, 0))
-		return 0;
-	/* version, hdr_len and area_len are where they are in every version */
-	fixed = head[1];
-	area = head[2];
-	if (!head[0] || fixed < FIXED_MIN || fixed > FIXED_MAX || fixed & 3 ||
-	    area > SOCKMETA_AREA_MAX || fixed + area > len)
-		return 0;
-	if (bpf_dynptr_read(rec, FIXED_MIN, &payload, 0, 0) ||
-	    bpf_dynptr_read(rec->area, area, &payload, fixed, 0))
-		return 0;
-	rec->version = SOCKMETA_RECORD_VERSION;
-	rec->hdr_len = RECORD_HDR;
-	rec->launch = 0;
-	return is_sound(rec);
-}
 
 static __always_inline int enter(struct sock *sk, struct msghdr *msg, bool first)
 {
@@ -85,13 +50,9 @@ static __always_inline int enter(struct sock *sk, struct msghdr *msg, bool first
 			break;
 	if (!c)
 		return 0;
-	/* of this task alone from now on */
-	bpf_map_update_elem(&sockmeta_raws, &task, &no_raw, BPF_ANY);
-	raw = bpf_map_lookup_elem(&sockmeta_raws, &task);
-	if (!raw) {
-		count(busy);
+	raw = take_raw(task);
+	if (!raw)
 		return 0;
-	}
 	raw->first = first;
 	len = it.data_len;
 	if (len > sizeof(raw->payload) || bpf_probe_read_kernel(raw->payload, len, it.data) ||

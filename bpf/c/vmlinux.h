@@ -45,11 +45,24 @@ struct sk_buff {
 	unsigned int end;
 	__u16 mac_header;
 	__u8 active_extensions;
+	__s64 tstamp;
+	__u32 priority;
+	int skb_iif;
+	__u32 hash;
+	__u16 vlan_proto;
+	__u16 vlan_tci;
+	unsigned int napi_id;
+	__u32 mark;
+};
+
+struct skb_shared_hwtstamps {
+	__s64 hwtstamp;
 };
 
 struct skb_shared_info {
 	__u8 meta_len;
 	__u16 gso_segs;
+	struct skb_shared_hwtstamps hwtstamps;
 };
 
 struct task_struct {
@@ -68,7 +81,18 @@ struct udp_sock {
 	int pending;
 };
 
+struct socket {
+	struct sock *sk;
+};
+
+struct cmsghdr {
+	unsigned long cmsg_len;
+	int cmsg_level;
+	int cmsg_type;
+};
+
 struct msghdr {
+	void *msg_name;
 	union {
 		void *msg_control;
 	};

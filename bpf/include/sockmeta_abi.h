@@ -186,15 +186,34 @@ enum sockmeta_opt {
 	SOCKMETA_OPT_SLOT = 1 << 24,
 };
 
+/* sockmeta_enable.flags */
+enum sockmeta_enable_flag {
+	/*
+	 * UDP: each datagram's record comes as a control message of recvmsg,
+	 * {SOL_BPF, SOCKMETA_SCM_RECORD}, as long as its hdr_len and area_len say;
+	 * MSG_CTRUNC is set where there was no room for it. Needs
+	 * SOCKMETA_FEATURE_NATIVE, else the option fails with EOPNOTSUPP.
+	 */
+	SOCKMETA_ENABLE_CMSG = 1 << 0,
+};
+
 struct sockmeta_enable {
 	__u32 abi;
 	__u32 tsflags;		/* what the application itself asked of SO_TIMESTAMPING */
+	__u32 flags;		/* enum sockmeta_enable_flag; may be left out */
 };
 
 /* sockmeta_info.features */
 enum sockmeta_feature {
 	/* Raw control messages are read, see tracing.bpf.c. */
 	SOCKMETA_FEATURE_TRACING = 1 << 0,
+	/* The same, and records are put into them on reception (native.bpf.c). */
+	SOCKMETA_FEATURE_NATIVE = 1 << 1,
+	/* recvmsg makes sure that the buffer for control messages can be written
+	 * before it waits, so that records are not lost where a page is not there;
+	 * recvmmsg for the first of its messages.
+	 */
+	SOCKMETA_FEATURE_FAULT_IN = 1 << 2,
 };
 
 struct sockmeta_info {

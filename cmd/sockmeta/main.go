@@ -82,7 +82,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return errUsage
 }
 
-// status makes a socket of each kind, as an application in this cgroup would.
+// status makes a socket of each kind, as an application in this cgroup would, and
+// says what keeps them from better tiers.
 func status(out io.Writer) error {
 	u, err := sockmeta.ListenUDP("udp", nil)
 	if err != nil {
@@ -95,5 +96,11 @@ func status(out io.Writer) error {
 	}
 	defer l.Close()
 	fmt.Fprintf(out, "udp: %v\ntcp: %v\n", u.Support(), l.Support())
+	if u.Support().Err() != nil {
+		return nil // it has been said
+	}
+	for _, m := range u.Support().Missing {
+		fmt.Fprintf(out, "no %v: %v\n", m.Tier, m.Err)
+	}
 	return nil
 }

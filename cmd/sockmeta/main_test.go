@@ -82,6 +82,11 @@ func TestStatus(t *testing.T) {
 			t.Errorf("status is %q, want %q in it", out.String(), want)
 		}
 	}
+	// Where there is metadata, it is by the native tier or there is a line that says
+	// why not.
+	if s := out.String(); !strings.Contains(s, "udp: none") && strings.Contains(s, "udp: native") == strings.Contains(s, "no native: ") {
+		t.Errorf("status is %q", s)
+	}
 }
 
 // lines sends what is written to a channel.

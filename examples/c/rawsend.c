@@ -11,46 +11,26 @@
  *	./rawsend ADDRESS PORT FIRST COUNT
  */
 #include <arpa/inet.h>
-#include <linux/types.h>
 #include <netinet/in.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
 
-#include "../../bpf/include/sockmeta_abi.h"
+#include "record.h"
 
 #define KEY 16
-
-#define HDR_LEN offsetof(struct sockmeta_record, area)
-/* key, length, value, padded to a multiple of 4 */
-#define AREA_LEN ((2 + sizeof(uint64_t) + 3) & ~3)
-
-static void put_record(struct cmsghdr *c, uint64_t number)
-{
-	struct sockmeta_record rec = {
-		.version = SOCKMETA_RECORD_VERSION,
-		.hdr_len = HDR_LEN,
-		.area_len = AREA_LEN,
-		.format = SOCKMETA_FORMAT_TLV,
-		.area = { KEY, sizeof(number) },
-	};
-
-	memcpy(&rec.area[2], &number, sizeof(number));
-	c->cmsg_level = SOL_BPF;
-	c->cmsg_type = SOCKMETA_SCM_RECORD;
-	c->cmsg_len = CMSG_LEN(HDR_LEN + AREA_LEN);
-	memcpy(CMSG_DATA(c), &rec, HDR_LEN + AREA_LEN);
-}
 
 static int send_one(int fd, struct sockaddr *to, socklen_t to_len, uint64_t number)
 {
 	union {
 		struct cmsghdr align;
-		char buf[CMSG_SPACE(HDR_LEN + AREA_LEN)];
+		char buf[CMSG_SPACE(RECORD_MAX)];
 	} control = {};
+	struct sockmeta_record rec = {
+		.version = SOCKMETA_RECORD_VERSION,
+		.hdr_len = RECORD_HDR,
+		.format = SOCKMETA_FORMAT_TLV,
+	};
 	struct iovec iov = { &number, sizeof(number) };
 	struct msghdr msg = {
 		.msg_name = to,
@@ -61,7 +41,9 @@ static int send_one(int fd, struct sockaddr *to, socklen_t to_len, uint64_t numb
 		.msg_controllen = sizeof(control),
 	};
 
-	put_record(CMSG_FIRSTHDR(&msg), number);
+	record_add(&rec, KEY, &number, sizeof(number));
+	record_put(CMSG_FIRSTHDR(&msg), &rec);
+	msg.msg_controllen = CMSG_SPACE(RECORD_HDR + rec.area_len);
 	return sendmsg(fd, &msg, 0) < 0;
 }
 

@@ -364,7 +364,7 @@ type FuzzSockmetaSk struct {
 	Protocol  uint32
 	Tsflags   uint32
 	Transmits uint32
-	Pad       uint32
+	Flags     uint32
 }
 
 type FuzzSockmetaSlot struct {

@@ -3,7 +3,8 @@
 // Command client32 uses sockets over loopback, in a cgroup that others have attached
 // to. The tests build it for a 32-bit architecture: 64-bit kernels do not show
 // programs the socket options of such processes, so that its sockets are plain ones.
-// It ends with an error as soon as one is not.
+// It ends with an error as soon as one is not. With the argument receive it has a
+// socket that another process opted in.
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 	"unsafe"
@@ -29,6 +31,14 @@ const (
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "receive" {
+		if err := receive(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "client32: receive:", err)
+			os.Exit(1)
+		}
+		fmt.Println(8*unsafe.Sizeof(uintptr(0)), "bits")
+		return
+	}
 	for name, f := range map[string]func() error{
 		"udp4":  func() error { return datagrams("udp4", "127.0.0.1:0") },
 		"udp6":  func() error { return datagrams("udp6", "[::1]:0") },
@@ -42,6 +52,51 @@ func main() {
 		}
 	}
 	fmt.Println(8*unsafe.Sizeof(uintptr(0)), "bits")
+}
+
+// receive receives datagrams by the socket that it was given, which gets records as
+// control messages. Each payload begins with the number that its record has, and they
+// go up from 0. The buffer has room for the record, and is longer each time, up to
+// where it has room for nothing else, and then too short.
+func receive(count string) error {
+	const socket, key = 4, 16
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	whole := 0
+	for i := range n {
+		b, oob := make([]byte, 64), make([]byte, 512)
+		if whole != 0 {
+			oob = oob[:whole+n/2-i]
+		}
+		size, oobn, flags, _, err := unix.Recvmsg(socket, b, oob, 0)
+		if err != nil {
+			return err
+		}
+		if size < 8 || binary.NativeEndian.Uint64(b) != uint64(i) {
+			return fmt.Errorf("payload %x", b[:size])
+		}
+		if whole != 0 && len(oob) < whole {
+			if flags != unix.MSG_CTRUNC || oobn != 0 {
+				return fmt.Errorf("%d of %d bytes, flags %#x", oobn, len(oob), flags)
+			}
+			continue
+		}
+		data, ok := cmsg.Find(oob[:oobn], cmsg.SOL_BPF, cmsg.SCM_RECORD)
+		if !ok || flags != 0 {
+			return fmt.Errorf("control messages %x, flags %#x", oob[:oobn], flags)
+		}
+		var md cmsg.Metadata
+		if err := md.Decode(data); err != nil {
+			return err
+		}
+		if id, ok := md.Uint64(key); !ok || id != uint64(i) {
+			return fmt.Errorf("datagram %d has the record of %d, %v", i, id, ok)
+		}
+		whole = cmsg.Len(len(data))
+	}
+	return nil
 }
 
 // unsupported says what is wrong with an error that is to say why there is no

@@ -98,6 +98,45 @@ func (a *apt) download(ctx context.Context, dir string, packages ...string) erro
 	return err
 }
 
+// closure returns the packages and all that they depend on, by name.
+func (a *apt) closure(ctx context.Context, packages ...string) ([]string, error) {
+	out, err := a.run(ctx, "", "apt-get", append([]string{"-y", "--no-install-recommends", "--print-uris", "install"}, packages...)...)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for line := range strings.Lines(string(out)) {
+		// 'URI' file size checksum
+		if f := strings.Fields(line); len(f) >= 3 && strings.HasPrefix(line, "'") {
+			name, _, _ := strings.Cut(f[1], "_")
+			all = append(all, name)
+		}
+	}
+	return all, nil
+}
+
+// unpack downloads packages and puts their files into root.
+func (a *apt) unpack(ctx context.Context, root string, packages ...string) error {
+	debs := root + ".debs"
+	if err := os.Mkdir(debs, 0o755); err != nil {
+		return err
+	}
+	defer os.RemoveAll(debs)
+	if err := a.download(ctx, debs, packages...); err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
+	if err != nil {
+		return err
+	}
+	for _, deb := range files {
+		if _, err := command(ctx, "", nil, "dpkg-deb", "-x", deb, root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (a *apt) run(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
 	return command(ctx, dir, nil, name, append([]string{"-q", "-c", a.conf}, args...)...)
 }

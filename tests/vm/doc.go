@@ -7,13 +7,16 @@
 //
 //	go run ./tests/vm
 //	go run ./tests/vm -kernels 6.12,host -packages ./tests -run TestUDP -v
-//	go run ./tests/vm -kernels 6.12+lockdown,6.12+cgroup1
+//	go run ./tests/vm -kernels 6.12+lockdown,6.12+cgroup1,7.3+native
 //	go run ./tests/vm -kernels 7.3 -append nokaslr -run TestSend
 //	go run ./tests/vm -readme README.md [-write]
 //
-// By default these are all tests on all kernels, and on machines that are restricted:
+// By default these are all tests on all kernels, and some on machines of their own:
 // +lockdown is a kernel with lockdown=confidentiality, which runs TestLockdown...,
-// and +cgroup1 one without cgroup v2, for TestCgroup1.... The virtual machines have
+// +cgroup1 one without cgroup v2, for TestCgroup1.... +native has the module of bpf/kmod
+// and runs all tests, +kmod runs TestNative... with a kernel that checks its memory, too.
+// The module is built for that kernel with Debian's own tools, in a chroot in the cache.
+// The virtual machines have
 // numbers of CPUs that leave gaps. As they are slow, tests are run with -short, by
 // which testutil.Scale has them do less; they are not skipped. With -short=false they
 // do everything.

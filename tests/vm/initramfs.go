@@ -24,6 +24,7 @@ func writeInitramfs(ctx context.Context, file, initBinary string, built map[stri
 	c := newCPIOWriter(buffered)
 
 	var p plan
+	var kmod []string
 	c.copy("init", 0o755, initBinary)
 	c.bytes("etc/hosts", 0o644, []byte("127.0.0.1 localhost\n::1 localhost\n"))
 	for _, name := range guestPrograms {
@@ -38,10 +39,14 @@ func writeInitramfs(ctx context.Context, file, initBinary string, built map[stri
 		name := path.Join("modules", m.name+".ko")
 		c.bytes(name, 0o644, m.data)
 		p.Modules = append(p.Modules, "/"+name)
+		if m.name == nativeModule {
+			kmod = []string{kmodEnv + "=/" + name}
+		}
 	}
 	for _, t := range tests {
 		dir := guestTestDir(t.pkg)
 		run := newTestRun(t, dir, path.Join(dir, path.Base(t.pkg)+".test"), s)
+		run.Env = append(run.Env, kmod...)
 		p.Tests = append(p.Tests, run)
 		c.copy(run.File[1:], 0o755, t.file)
 		if t.testdata != "" {

@@ -62,18 +62,9 @@ func fetchKernel(ctx context.Context, a *apt, cache, series string) (kernel, err
 		return kernel{}, err
 	}
 	defer os.RemoveAll(tmp)
-	if err := a.download(ctx, tmp, packages...); err != nil {
-		return kernel{}, err
-	}
-	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if err != nil {
-		return kernel{}, err
-	}
 	root := filepath.Join(tmp, "root")
-	for _, deb := range debs {
-		if _, err := command(ctx, "", nil, "dpkg-deb", "-x", deb, root); err != nil {
-			return kernel{}, err
-		}
+	if err := a.unpack(ctx, root, packages...); err != nil {
+		return kernel{}, err
 	}
 	if _, ok := unpackedKernel(root, series); !ok {
 		return kernel{}, fmt.Errorf("%s: no kernel with modules inside", strings.Join(packages, ", "))

@@ -31,6 +31,8 @@ type options struct {
 	live     io.Writer
 	// built are programs that tests run, made for the virtual machine.
 	built map[string]string
+	// kmods are the kernel module, by the kernel's series.
+	kmods map[string]module
 }
 
 const allPackages = "./..."
@@ -53,7 +55,7 @@ func main() {
 func host() (ok bool, err error) {
 	var o options
 	targets := flag.String("kernels", defaultTargets, "kernels to boot, by the start of their version, or host for the one that runs;\n"+
-		"with +lockdown or +cgroup1 in a machine so restricted")
+		"with +lockdown or +cgroup1 in a machine so restricted, with +native or +kmod in one that has the kernel module")
 	packages := flag.String("packages", allPackages, "packages to test, as for go list")
 	flag.StringVar(&o.append, "append", "", "add to the command line of the kernels that are booted")
 	flag.StringVar(&o.tests.run, "run", "", "run only the tests that match, as for go test")
@@ -178,8 +180,19 @@ func (o *options) prepareMachines(ctx context.Context, tmp string) (map[string]k
 	if err := buildInit(ctx, filepath.Join(tmp, "init")); err != nil {
 		return nil, err
 	}
-	o.built, err = buildPrograms(ctx, tmp)
-	return kernels, err
+	if o.built, err = buildPrograms(ctx, tmp); err != nil {
+		return nil, err
+	}
+	o.kmods = make(map[string]module)
+	for _, t := range o.targets {
+		if !t.kmod {
+			continue
+		}
+		if o.kmods[t.series], err = o.buildModule(ctx, kernels[t.series]); err != nil {
+			return nil, err
+		}
+	}
+	return kernels, nil
 }
 
 // runKernel runs the tests on a kernel that it boots and notes in r how they went.
@@ -192,6 +205,9 @@ func (o *options) runKernel(ctx context.Context, tmp string, on target, k kernel
 	modules, err := loadModules(ctx, k.modules, wantedModules)
 	if err != nil {
 		return err
+	}
+	if on.kmod {
+		modules = append(modules, o.kmods[k.series])
 	}
 	m := machine{
 		kernel:    k,

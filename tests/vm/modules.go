@@ -20,6 +20,9 @@ var wantedModules = []string{
 	"veth", "vxlan", "dummy", "tun", "bridge", "8021q", "sch_fq", "sch_etf", "sch_ingress", "cls_bpf",
 }
 
+// nativeModule is the kernel module of bpf/kmod.
+const nativeModule = "sockmeta"
+
 // module is a kernel module, decompressed.
 type module struct {
 	name string

@@ -11,6 +11,10 @@ const guestEnv = "SOCKMETA_VM_GUEST"
 // alone.
 const cgroup1Env = "SOCKMETA_VM_CGROUP1"
 
+// kmodEnv, in the environment of tests, is the file of the kernel module, which is
+// loaded as they begin.
+const kmodEnv = "SOCKMETA_KMOD"
+
 // The virtual machine has two CPUs for tests to meet themselves on another one,
 // and numbers of CPUs that leave gaps: number 1 is taken offline, 3 is not there.
 // What counts the CPUs to find their numbers fails.

@@ -37,22 +37,28 @@ func missingPackages() (packages []string) {
 // compiler in the virtual machine, and returns the files by the programs' names. C is
 // linked statically, as there are no libraries but those of guestPrograms.
 func buildPrograms(ctx context.Context, dir string) (map[string]string, error) {
-	out, err := command(ctx, "", nil, "go", "list", "-f", "{{.Dir}}", self)
+	own, err := packageDir(ctx)
 	if err != nil {
 		return nil, err
 	}
-	root := filepath.Join(strings.TrimSpace(string(out)), "../..")
-	built := map[string]string{
-		"rawsend":  filepath.Join(dir, "rawsend"),
-		"client32": filepath.Join(dir, "client32"),
-	}
-	if _, err := command(ctx, "", nil, "cc", "-static", "-Wall", "-Wextra", "-Werror",
-		"-o", built["rawsend"], filepath.Join(root, "examples/c/rawsend.c")); err != nil {
-		return nil, err
+	root := filepath.Join(own, "../..")
+	built := map[string]string{"client32": filepath.Join(dir, "client32")}
+	for _, name := range []string{"rawsend", "recvmeta", "sendmeta"} {
+		built[name] = filepath.Join(dir, name)
+		if _, err := command(ctx, "", nil, "cc", "-static", "-Wall", "-Wextra", "-Werror",
+			"-o", built[name], filepath.Join(root, "examples/c", name+".c")); err != nil {
+			return nil, err
+		}
 	}
 	_, err = command(ctx, root, []string{"GOOS=linux", "GOARCH=386", "CGO_ENABLED=0"}, "go", "build",
 		"-o", built["client32"], "./tests/client32")
 	return built, err
+}
+
+// packageDir returns the directory of this program's package.
+func packageDir(ctx context.Context) (string, error) {
+	out, err := command(ctx, "", nil, "go", "list", "-f", "{{.Dir}}", self)
+	return strings.TrimSpace(string(out)), err
 }
 
 var library = regexp.MustCompile(`(?m)^\t(?:\S+ => )?(/\S+) \(0x`)

@@ -47,7 +47,7 @@ func newSupportTable(runs []*run) (*supportTable, error) {
 		t.columns = append(t.columns, column)
 		t.rows = t.rows[:0]
 		for _, f := range features {
-			cell, err := r.cell(f.tests)
+			cell, err := cellOf(runs, r, f.tests, f.variant)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s, %s: %w", f.name, r.Kernel, err))
 			}
@@ -56,6 +56,20 @@ func newSupportTable(runs []*run) (*supportTable, error) {
 		}
 	}
 	return t, errors.Join(errs...)
+}
+
+// cellOf says what some tests have shown in a run, or in that of a variant of its
+// machine, which there is not of each.
+func cellOf(runs []*run, r *run, tests []string, variant string) (string, error) {
+	if variant == "" {
+		return r.cell(tests)
+	}
+	for _, v := range runs {
+		if v.Kernel == r.Kernel+"+"+variant {
+			return v.cell(tests)
+		}
+	}
+	return untried, nil
 }
 
 // cell says what some tests have shown.

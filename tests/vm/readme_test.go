@@ -44,7 +44,7 @@ func TestReadme(t *testing.T) {
 		old.set("TestLocalUDP/IPv6", skipped)
 		host.Conditions = []string{noTrampolines}
 		host.set("TestTracingMessages", skipped)
-		return []*run{old, allFeatures("7.3", "7.3.1"), host, {Kernel: "7.3+lockdown"}}
+		return []*run{old, allFeatures("7.3", "7.3.1"), host, {Kernel: "7.3+lockdown"}, allFeatures("7.3+kmod", "7.3.1")}
 	}
 	file := filepath.Join(t.TempDir(), "README.md")
 	write := func(text string) {
@@ -67,7 +67,8 @@ func TestReadme(t *testing.T) {
 	for _, want := range []string{
 		"before\n" + tableBegin + "| Linux | 6.1 | 7.3 | 6.18 |\n|---|---|---|---|\n",
 		"| metadata between local sockets | no: it is old | yes | yes |\n",
-		"| `tracing`: raw control messages | yes | yes | – |\n" + tableEnd + "after\n",
+		"| `tracing`: raw control messages | yes | yes | – |\n",
+		"for any program | – | yes | – |\n" + tableEnd + "after\n",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("lacks\n%s\nin\n%s", want, text)
@@ -98,6 +99,10 @@ func TestReadme(t *testing.T) {
 		"unjustified": {
 			change: func(r []*run) []*run { r[1].set("TestSend", skipped); return r },
 			want:   "tests TestSend: skip",
+		},
+		"failed with the module": {
+			change: func(r []*run) []*run { r[4].set("TestNativeMmsg", failed); return r },
+			want:   "tests TestNativeMmsg: FAIL",
 		},
 		"test is gone": {
 			change: func(r []*run) []*run { r[1].Results = r[1].Results[1:]; return r },

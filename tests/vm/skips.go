@@ -16,14 +16,29 @@ var justifiedSkips = []struct {
 	why          string
 }{
 	{
-		regexp.MustCompile(`^([\d.]+|host|.*\+cgroup1)$`),
+		regexp.MustCompile(`^([\d.]+|host|.*\+(cgroup1|native))$`),
 		regexp.MustCompile(`^tests TestLockdown`),
 		"the kernel is to be booted with lockdown=confidentiality",
 	},
 	{
-		regexp.MustCompile(`^([\d.]+|host|.*\+lockdown)$`),
+		regexp.MustCompile(`^([\d.]+|host|.*\+(lockdown|native))$`),
 		regexp.MustCompile(`^tests TestCgroup1`),
 		"the machine is to have cgroups of version 1 alone",
+	},
+	{
+		regexp.MustCompile(`^([\d.]+|host|.*\+(lockdown|cgroup1))$`),
+		regexp.MustCompile(`^tests TestNative`),
+		"the kernel module is not loaded",
+	},
+	{
+		regexp.MustCompile(`\+native$`),
+		regexp.MustCompile(`^tests TestNative`),
+		"the process that runs all tests attaches too often for all of it: +kmod is for these",
+	},
+	{
+		regexp.MustCompile(`\+native$`),
+		regexp.MustCompile(`^tests Test(Grant|UDPAllocsOverrun|UDPMessageOfNothing|TracingSupport)$`),
+		"they are about the handle tier",
 	},
 	{
 		regexp.MustCompile(`^[\d.]+$`),

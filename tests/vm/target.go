@@ -13,8 +13,8 @@ import (
 
 // defaultTargets are what there is a column for in the table: the kernels of
 // Debian 12, Debian 13 and its backports, what the command runs on, and machines
-// that refuse something.
-const defaultTargets = "6.1,6.12,7.3,host,6.12+lockdown,6.12+cgroup1"
+// that refuse something or have the kernel module.
+const defaultTargets = "6.1,6.12,7.3,host,6.12+native,7.3+native,6.12+kmod,7.3+kmod,6.12+lockdown,6.12+cgroup1"
 
 // hostSeries is the series of the target that is not booted.
 const hostSeries = "host"
@@ -38,6 +38,8 @@ type variant struct {
 	// tests' own as one would put it for go test -run; all if they are nil.
 	packages *regexp.Regexp
 	run      string
+	// kmod has the module of bpf/kmod built and loaded.
+	kmod bool
 }
 
 var variants = map[string]variant{
@@ -50,6 +52,22 @@ var variants = map[string]variant{
 		append:   cgroup1Env + "=1",
 		packages: regexp.MustCompile(`^tests$`),
 		run:      "^TestCgroup1",
+	},
+	// Other packages have nothing to do with it. Where the kernel moves pages, to make
+	// huge ones, recvmsg cannot write some records, and says so (MSG_CTRUNC): few, but
+	// most tests want all.
+	"native": {
+		append:   "transparent_hugepage=never",
+		packages: regexp.MustCompile(`^(conn|sockmeta|tests|examples/.*)$`),
+		kmod:     true,
+	},
+	// With all that the kernel's allocator can check at run time, which makes the
+	// machine several times as slow.
+	"kmod": {
+		append:   "slub_debug=FZPU",
+		packages: regexp.MustCompile(`^tests$`),
+		run:      "^TestNative",
+		kmod:     true,
 	},
 }
 
@@ -84,7 +102,7 @@ func longestFirst(targets []target) []int {
 		switch t := targets[i]; {
 		case t.series == hostSeries:
 			return 2
-		case t.packages != nil:
+		case t.run != "":
 			return 1
 		}
 		return 0

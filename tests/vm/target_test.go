@@ -12,7 +12,8 @@ func TestParseTargets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(targets) != 6 || targets[4].series != "6.12" || targets[4].append != "lockdown=confidentiality" || targets[2].append != "" {
+	if len(targets) != 10 || targets[8].series != "6.12" || targets[8].append != "lockdown=confidentiality" || targets[2].append != "" ||
+		!targets[4].kmod || targets[8].kmod {
 		t.Errorf("got %+v", targets)
 	}
 	for _, names := range []string{"", "6.1,", "6.1,6.12,6.1", "6.1+nothing", "host+lockdown", "6.1+", "+lockdown"} {
@@ -27,16 +28,19 @@ func TestTargetTests(t *testing.T) {
 		{pkg: "github.com/sockmeta/sockmeta-go/bpf"},
 		{pkg: "github.com/sockmeta/sockmeta-go/tests"},
 		{pkg: "github.com/sockmeta/sockmeta-go/tests/soak"},
+		{pkg: "github.com/sockmeta/sockmeta-go/examples/udpecho"},
 	}
 	for _, tt := range []struct {
 		target, run string
 		wantTests   int
 		wantRun     string
 	}{
-		{"6.12", "", 3, ""},
-		{"6.12", "TestUDP", 3, "TestUDP"},
+		{"6.12", "", 4, ""},
+		{"6.12", "TestUDP", 4, "TestUDP"},
 		{"6.12+lockdown", "", 1, "^TestLockdown"},
 		{"6.12+lockdown", "TestUDP", 1, "TestUDP"},
+		{"7.3+native", "", 2, ""},
+		{"7.3+kmod", "", 1, "^TestNative"},
 	} {
 		targets, err := parseTargets(tt.target)
 		if err != nil {
@@ -58,7 +62,7 @@ func TestLongestFirst(t *testing.T) {
 	for _, i := range longestFirst(targets) {
 		got = append(got, targets[i].name)
 	}
-	want := []string{"7.3", "6.12", "6.1", "6.12+lockdown", "6.12+cgroup1", "host"}
+	want := []string{"7.3", "7.3+native", "6.12", "6.12+native", "6.1", "7.3+kmod", "6.12+kmod", "6.12+lockdown", "6.12+cgroup1", "host"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
