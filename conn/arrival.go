@@ -41,9 +41,9 @@ func (a arrival) callersFlags(flags, room int) int {
 	return flags
 }
 
-// resident returns bytes whose pages are there. recvmsg of the native tier does not
-// wait for pages to put a record into, and nobody sees to it that they are where the
-// kernel has no room for that program, nor for the second message of recvmmsg on.
+// resident returns bytes whose pages are there: recvmsg of the native tier does not wait
+// for pages to put a record into. Nobody else sees to them for the second message of
+// recvmmsg on, or where bpf.FaultInFeature is missing.
 func resident(n int) []byte {
 	b := make([]byte, n)
 	for at := 0; at < n; at += minPage {

@@ -17,7 +17,7 @@ import (
 
 // Sizes in bytes of what options carry, see bpf/include/sockmeta_abi.h.
 const (
-	enableLen  = 8
+	enableLen  = 8 // without flags
 	slotsLen   = 16
 	recordHdr  = 64
 	recordMax  = int(unsafe.Sizeof(bpf.Record{}))
@@ -60,6 +60,7 @@ func FuzzSockopt(f *testing.F) {
 	}
 
 	enable := binary.NativeEndian.AppendUint64(nil, uint64(bpf.ABI))
+	enableWith := func(flags uint32) []byte { return binary.NativeEndian.AppendUint32(slices.Clip(enable), flags) }
 	slots := binary.NativeEndian.AppendUint64(binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, bpf.ABI), 16), 1<<40)
 	var md cmsg.Metadata
 	must(f, md.SetUint64(cmsg.KeyUser, 7))
@@ -72,7 +73,7 @@ func FuzzSockopt(f *testing.F) {
 		return b
 	}
 	for kind := range uint8(4) {
-		for _, b := range [][]byte{nil, enable, enable[:7], append(slices.Clip(enable), 1), make([]byte, 8)} {
+		for _, b := range [][]byte{nil, enable, enable[:7], append(slices.Clip(enable), 1), make([]byte, 8), enableWith(0), enableWith(bpf.EnableCmsg), enableWith(2)} {
 			f.Add(kind, true, int32(bpf.OptEnable), b, uint16(0))
 		}
 		for _, b := range [][]byte{nil, record, record[:recordHdr], record[:len(record)-1], padded, append(slices.Clip(padded), 0), wrong(0, 2), wrong(1, 60), wrong(2, 13), wrong(3, 3), make([]byte, 4096)} {
@@ -167,6 +168,12 @@ func setModel(udp, optedIn bool, opt int32, b []byte) unix.Errno {
 		}
 		if !abi() {
 			return unknown
+		}
+		if len(b) >= enableLen+4 {
+			flags := binary.NativeEndian.Uint32(b[enableLen:])
+			if flags&^bpf.EnableCmsg != 0 || flags != 0 && !(udp && native()) {
+				return unix.EOPNOTSUPP
+			}
 		}
 		return 0
 	case optedIn && !udp && opt == int32(bpf.OptTxRecord):
