@@ -58,7 +58,7 @@ func checkSupport(c interface{ Support() sockmeta.Support }, mapped bool) error 
 
 // checkUnprivileged is checkSupport where a process attached that has no
 // CAP_SYS_ADMIN, which the native tier needs.
-func checkUnprivileged(c interface{ Support() sockmeta.Support }) error {
+func checkUnprivileged(c *sockmeta.UDPConn) error {
 	if !native() {
 		return checkSupport(c, true)
 	}

@@ -33,9 +33,7 @@ func init() {
 	children["udpGranted"] = func() error {
 		return udpSupported(func(c *sockmeta.UDPConn) error { return checkSupport(c, false) })
 	}
-	children["udpAttaches"] = func() error {
-		return udpSupported(func(c *sockmeta.UDPConn) error { return checkUnprivileged(c) })
-	}
+	children["udpAttaches"] = func() error { return udpSupported(checkUnprivileged) }
 	children["udpForeign"] = udpForeign
 	children["udpHolder"] = udpHolder
 }

@@ -95,11 +95,12 @@ func status(out io.Writer) error {
 		return err
 	}
 	defer l.Close()
-	fmt.Fprintf(out, "udp: %v\ntcp: %v\n", u.Support(), l.Support())
-	if u.Support().Err() != nil {
+	udp := u.Support()
+	fmt.Fprintf(out, "udp: %v\ntcp: %v\n", udp, l.Support())
+	if udp.Err() != nil {
 		return nil // it has been said
 	}
-	for _, m := range u.Support().Missing {
+	for _, m := range udp.Missing {
 		fmt.Fprintf(out, "no %v: %v\n", m.Tier, m.Err)
 	}
 	return nil

@@ -53,9 +53,9 @@ var variants = map[string]variant{
 		packages: regexp.MustCompile(`^tests$`),
 		run:      "^TestCgroup1",
 	},
-	// Other packages have nothing to do with it. Where the kernel moves pages, to make
-	// huge ones, recvmsg cannot write some records, and says so (MSG_CTRUNC): few, but
-	// most tests want all.
+	// Other packages have nothing to do with it. While the kernel moves a page, as it
+	// does to make huge ones, recvmsg cannot write a record there, and says so
+	// (MSG_CTRUNC). Most tests want every record.
 	"native": {
 		append:   "transparent_hugepage=never",
 		packages: regexp.MustCompile(`^(conn|sockmeta|tests|examples/.*)$`),
