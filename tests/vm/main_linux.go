@@ -235,11 +235,11 @@ func (o *options) runKernel(ctx context.Context, tmp string, on target, k kernel
 		return nil
 	}
 	r.Problems = append(r.Problems, t.errors...)
-	found, err := complaints(m.console)
+	log, err := os.ReadFile(m.console)
 	if err != nil {
 		return err
 	}
-	if len(found) != 0 {
+	if found := complaints(string(log)); len(found) != 0 {
 		r.Problems = append(r.Problems, strings.Join(found, "\n")+"\n(see "+m.console+")")
 	}
 	return r.collect(ctx, tests, t.sections)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -128,25 +127,4 @@ func (m *machine) bootOnce(ctx context.Context) (t *transcript, took cost, err e
 		return t, took, fmt.Errorf("stopped before all tests had run: %w", context.Cause(ctx))
 	}
 	return t, took, fmt.Errorf("the virtual machine ended before its tests did: %v %s", err, strings.TrimSpace(stderr.String()))
-}
-
-// complaints returns the kernel's messages that say something is wrong with it.
-func complaints(console string) ([]string, error) {
-	data, err := os.ReadFile(console)
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	for line := range strings.Lines(string(data)) {
-		for _, sign := range []string{
-			"BUG:", "WARNING:", "Oops", "general protection fault", "Kernel panic", "kernel BUG at",
-			"INFO: task", "self-detected stall", "detected stalls", "unregister_netdevice: waiting", "UBSAN",
-		} {
-			if strings.Contains(line, sign) {
-				found = append(found, strings.TrimSpace(line))
-				break
-			}
-		}
-	}
-	return found, nil
 }

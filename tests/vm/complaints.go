@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import "strings"
+
+// signs are what lines of the kernel's log have in common that say something is
+// wrong with it.
+var signs = []string{
+	"BUG:", "WARNING:", "Oops", "general protection fault", "Kernel panic", "kernel BUG at",
+	"INFO: task", "self-detected stall", "detected stalls", "unregister_netdevice: waiting", "UBSAN",
+}
+
+// harmless is a complaint about x86's return_to_handler, through which functions
+// return that the function graph tracer traces, and so fprobes since Linux 6.14. Its
+// last instructions have dropped its frame already, which the unwinder's data does
+// not say of them. An interrupt there whose stack somebody wants, as slub_debug=U does
+// for every allocation, has the unwinder give up with this message
+// (arch/x86/kernel/ftrace_64.S and unwind_orc.c).
+const harmless = "WARNING: stack going in the wrong direction? at return_to_handler+"
+
+// complaints returns the lines of a kernel's log that say something is wrong with it.
+func complaints(log string) []string {
+	var found []string
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, harmless) {
+			continue
+		}
+		for _, sign := range signs {
+			if strings.Contains(line, sign) {
+				found = append(found, strings.TrimSpace(line))
+				break
+			}
+		}
+	}
+	return found
+}
