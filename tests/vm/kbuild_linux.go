@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,17 +15,21 @@ import (
 )
 
 // buildTools are the packages that a module is built with, besides a kernel's headers:
-// all that make runs, as nothing is there but what is unpacked.
+// all that DKMS and make run, as nothing is there but what is unpacked.
 var buildTools = []string{
-	"gcc", "make", "pahole", "libc6-dev", "dash", "bash", "coreutils", "findutils", "grep", "sed", "mawk", "diffutils", "perl",
+	"dkms", "gcc", "make", "pahole", "libc6-dev", "dash", "bash", "coreutils", "findutils", "grep", "sed", "mawk", "diffutils",
+	"perl", "util-linux",
 }
+
+// kmodVersion is the version that README installs.
+const kmodVersion = "1"
 
 // buildModule builds the kernel module for a kernel.
 func (o *options) buildModule(ctx context.Context, k kernel) (module, error) {
 	if os.Geteuid() != 0 {
 		return module{}, errors.New("building a kernel module needs root, for chroot")
 	}
-	root := filepath.Join(o.cache, "kbuild", k.release)
+	root := buildRoot(o.cache, k.release)
 	if !isDir(root) {
 		progress("%s: fetch what modules are built with", k.series)
 		if err := o.fetchBuildRoot(ctx, root, k); err != nil {
@@ -40,25 +46,66 @@ func (o *options) buildModule(ctx context.Context, k kernel) (module, error) {
 		return module{}, err
 	}
 	defer os.RemoveAll(build)
-	if err := os.CopyFS(build, os.DirFS(filepath.Join(dir, "../../bpf/kmod"))); err != nil {
+	source := filepath.Join(build, nativeModule+"-"+kmodVersion)
+	if err := os.CopyFS(source, os.DirFS(filepath.Join(dir, "../../bpf/kmod"))); err != nil {
+		return module{}, err
+	}
+	tree := filepath.Join(build, "dkms")
+	if err := os.Mkdir(tree, 0o755); err != nil {
 		return module{}, err
 	}
 	inside, err := filepath.Rel(root, build)
 	if err != nil {
 		return module{}, err
 	}
-	// objtool reads /proc. It is there for nobody else, and gone with the last process.
-	out, err := command(ctx, "", []string{"LANG=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "unshare", "--mount", "sh", "-c",
-		`mount --bind /proc "$0/proc" && exec chroot "$0" make -s -C "$1" KDIR="$2" W=1 2>&1`,
-		root, "/"+inside, "/usr/src/linux-headers-"+k.release)
+	inside = "/" + inside
+
+	// As users install it.
+	out, err := chroot(ctx, root, "dkms", "build", nativeModule+"/"+kmodVersion, "-k", k.release,
+		"--sourcetree", inside, "--dkmstree", inside+"/dkms")
+	if err != nil {
+		logs, _ := filepath.Glob(filepath.Join(tree, nativeModule, kmodVersion, "build", "make.log"))
+		for _, name := range logs {
+			if log, err := os.ReadFile(name); err == nil {
+				out = append(out, log...)
+			}
+		}
+		return module{}, fmt.Errorf("%w\n%s", err, out)
+	}
+	built, err := filepath.Glob(filepath.Join(tree, nativeModule, kmodVersion, k.release, "*/module", nativeModule+".ko*"))
+	if err != nil || len(built) != 1 {
+		return module{}, fmt.Errorf("modules that DKMS has built: %q, want one (%v)\n%s", built, err, out)
+	}
+	data, err := readModule(ctx, built[0])
+	if err != nil {
+		return module{}, err
+	}
+
+	out, err = chroot(ctx, root, "make", "-s", "-C", filepath.Join(inside, filepath.Base(source)), "KVER="+k.release, "W=1")
 	if err != nil {
 		return module{}, fmt.Errorf("%w\n%s", err, out)
 	}
 	if strings.Contains(string(out), "warning") {
 		return module{}, fmt.Errorf("the kernel module is not built without a warning:\n%s", out)
 	}
-	data, err := os.ReadFile(filepath.Join(build, nativeModule+".ko"))
-	return module{nativeModule, data}, err
+	return module{nativeModule, data}, nil
+}
+
+// chroot runs a command in another root directory and returns all that it wrote.
+// objtool and DKMS read /proc, and shells write to /dev/null. They are there for nobody
+// else, and gone with the last process.
+func chroot(ctx context.Context, root string, args ...string) ([]byte, error) {
+	const mounts = `for d in proc dev; do mount --bind "/$d" "$0/$d"; done && exec chroot "$0" "$@" 2>&1`
+	return command(ctx, "", []string{"LANG=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "unshare",
+		append([]string{"--mount", "sh", "-ec", mounts, root}, args...)...)
+}
+
+// buildRoot is where the tools for modules of a kernel are, in the cache: a directory
+// for each list of them.
+func buildRoot(cache, release string) string {
+	h := fnv.New32a()
+	io.WriteString(h, strings.Join(buildTools, " "))
+	return filepath.Join(cache, "kbuild", fmt.Sprintf("%s-%08x", release, h.Sum32()))
 }
 
 // fetchBuildRoot unpacks the packages that it takes to build modules for a kernel into
@@ -105,8 +152,18 @@ func (o *options) fetchBuildRoot(ctx context.Context, root string, k kernel) err
 			return err
 		}
 	}
-	for _, dir := range []string{"proc", "tmp"} {
+	for _, dir := range []string{"proc", "dev", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(tmp, "root", dir), 0o755); err != nil {
+			return err
+		}
+	}
+	// Those of other lists of tools.
+	old, err := filepath.Glob(filepath.Join(filepath.Dir(root), k.release+"*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range old {
+		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
 	}

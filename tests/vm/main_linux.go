@@ -185,7 +185,7 @@ func (o *options) prepareMachines(ctx context.Context, tmp string) (map[string]k
 	}
 	o.kmods = make(map[string]module)
 	for _, t := range o.targets {
-		if !t.kmod {
+		if _, built := o.kmods[t.series]; built || !t.kmod {
 			continue
 		}
 		if o.kmods[t.series], err = o.buildModule(ctx, kernels[t.series]); err != nil {
