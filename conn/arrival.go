@@ -96,11 +96,12 @@ func (c *UDPConn) recordOOB() int {
 	return 0
 }
 
-// lastRecord is a copy of the record of the last datagram, of the native tier.
-type lastRecord struct {
-	mu  sync.Mutex
-	md  cmsg.Metadata
-	err error
+// lastArrival is the last datagram's, of the native tier.
+type lastArrival struct {
+	mu sync.Mutex
+	// The record is a copy, in buf where it is not too long to be one.
+	arrival
+	buf [cmsg.MetadataSpace]byte
 }
 
 // remember keeps what Metadata is to return.
@@ -109,9 +110,13 @@ func (c *UDPConn) remember(a arrival) {
 		c.last.Store(a.handle)
 		return
 	}
-	c.lastRecord.mu.Lock()
-	defer c.lastRecord.mu.Unlock()
-	_, c.lastRecord.err = c.record(a, &c.lastRecord.md)
+	l := &c.lastArrival
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.arrival = arrival{handle: a.handle, cut: a.cut}
+	if a.record != nil {
+		l.record = append(l.buf[:0], a.record...)
+	}
 }
 
 // lastMetadata returns what was remembered.
@@ -120,11 +125,8 @@ func (c *UDPConn) lastMetadata(md *cmsg.Metadata) error {
 		_, err := c.record(arrival{handle: c.last.Load()}, md)
 		return err
 	}
-	c.lastRecord.mu.Lock()
-	defer c.lastRecord.mu.Unlock()
-	if c.lastRecord.err == nil && c.lastRecord.md.IsEmpty() {
-		return c.errNoMetadata
-	}
-	*md = c.lastRecord.md
-	return c.lastRecord.err
+	c.lastArrival.mu.Lock()
+	defer c.lastArrival.mu.Unlock()
+	_, err := c.record(c.lastArrival.arrival, md)
+	return err
 }

@@ -4,6 +4,8 @@ package conn
 
 import (
 	"bytes"
+	"errors"
+	"net"
 	"testing"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
@@ -45,4 +47,86 @@ func TestFindRecord(t *testing.T) {
 			t.Errorf("%s: % x, %#x", tt.name, a.record, a.handle)
 		}
 	}
+}
+
+// TestArrivalCut has datagrams of the native tier whose record did not get into the
+// buffer.
+func TestArrivalCut(t *testing.T) {
+	u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	other := cmsg.Append(nil, solSocket, 99, []byte("data"))
+	record := cmsg.Append(other, cmsg.SOL_BPF, cmsg.SCM_RECORD, make([]byte, 64))
+	for _, tt := range []struct {
+		name   string
+		native bool
+		oob    []byte
+		flags  int
+		room   int
+		want   error
+		// caller are the flags that the caller sees.
+		caller int
+	}{
+		{"no record", true, other, 0, 64, ErrNoMetadata, 0},
+		{"cut", true, other, msgCtrunc, 64, ErrTruncated, 0},
+		{"cut, and another", true, other, msgCtrunc, 8, ErrTruncated, msgCtrunc},
+		{"cut behind the record", true, record, msgCtrunc, 0, cmsg.ErrVersion, msgCtrunc},
+		{"cut, by the handle", false, other, msgCtrunc, 0, ErrNoMetadata, msgCtrunc},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := &UDPConn{sock: socket{native: tt.native}, errNoMetadata: ErrNoMetadata, udp: u}
+			var md cmsg.Metadata
+			a := c.arrival(tt.oob, tt.flags)
+			if _, err := c.record(a, &md); !errors.Is(err, tt.want) || !md.IsEmpty() {
+				t.Errorf("got %v, %v; want %v", &md, err, tt.want)
+			}
+			if got := a.callersFlags(tt.flags, tt.room); got != tt.caller {
+				t.Errorf("the caller's flags are %#x, want %#x", got, tt.caller)
+			}
+		})
+	}
+}
+
+// TestArrivalRemembered asks for the last metadata after datagrams of the native tier, whose
+// buffer is used again.
+func TestArrivalRemembered(t *testing.T) {
+	u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	c := &UDPConn{sock: socket{native: true}, errNoMetadata: ErrNoMetadata, udp: u}
+	check := func(when string, mark uint32, want error) {
+		t.Helper()
+		for range 2 {
+			var md cmsg.Metadata
+			err := c.lastMetadata(&md)
+			if !errors.Is(err, want) || (want == nil) != (err == nil) {
+				t.Errorf("%s: %v, want %v", when, err, want)
+			}
+			if got, ok := md.Mark(); ok != (mark != 0) || got != mark {
+				t.Errorf("%s: mark %#x, %v, want %#x", when, got, ok, mark)
+			}
+		}
+	}
+	check("before any", 0, ErrNoMetadata)
+	for _, mark := range []uint32{7, 8} {
+		var md cmsg.Metadata
+		md.SetMark(mark)
+		record, err := md.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.remember(arrival{record: record})
+		clear(record)
+		check("after a record", mark, nil)
+	}
+	c.remember(arrival{cut: true})
+	check("after one that was cut", 0, ErrTruncated)
+	c.remember(arrival{record: []byte{}})
+	check("after an empty one", 0, ErrTruncated)
+	c.remember(arrival{handle: bpf.HandleBit | 1})
+	check("after none", 0, ErrNoMetadata)
 }

@@ -27,8 +27,8 @@ type UDPConn struct {
 	sock socket
 
 	// handle of the datagram that the last Read* returned, 0 for none.
-	last       atomic.Uint64
-	lastRecord lastRecord
+	last        atomic.Uint64
+	lastArrival lastArrival
 	// wantCmsg is set by SetMetadataMessage.
 	wantCmsg atomic.Bool
 	// tx is nil until metadata is sent.

@@ -5,8 +5,6 @@ package conn
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
-	"net"
 	"testing"
 	"time"
 
@@ -162,45 +160,5 @@ func TestSupportText(t *testing.T) {
 	none.Tier = TierHandle
 	if none.Err() != nil {
 		t.Errorf("error is %v", none.Err())
-	}
-}
-
-// TestArrivalCut has datagrams of the native tier whose record did not get into the
-// buffer.
-func TestArrivalCut(t *testing.T) {
-	u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer u.Close()
-	other := cmsg.Append(nil, solSocket, 99, []byte("data"))
-	record := cmsg.Append(other, cmsg.SOL_BPF, cmsg.SCM_RECORD, make([]byte, 64))
-	for _, tt := range []struct {
-		name   string
-		native bool
-		oob    []byte
-		flags  int
-		room   int
-		want   error
-		// caller are the flags that the caller sees.
-		caller int
-	}{
-		{"no record", true, other, 0, 64, ErrNoMetadata, 0},
-		{"cut", true, other, msgCtrunc, 64, ErrTruncated, 0},
-		{"cut, and another", true, other, msgCtrunc, 8, ErrTruncated, msgCtrunc},
-		{"cut behind the record", true, record, msgCtrunc, 0, cmsg.ErrVersion, msgCtrunc},
-		{"cut, by the handle", false, other, msgCtrunc, 0, ErrNoMetadata, msgCtrunc},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			c := &UDPConn{sock: socket{native: tt.native}, errNoMetadata: ErrNoMetadata, udp: u}
-			var md cmsg.Metadata
-			a := c.arrival(tt.oob, tt.flags)
-			if _, err := c.record(a, &md); !errors.Is(err, tt.want) || !md.IsEmpty() {
-				t.Errorf("got %v, %v; want %v", &md, err, tt.want)
-			}
-			if got := a.callersFlags(tt.flags, tt.room); got != tt.caller {
-				t.Errorf("the caller's flags are %#x, want %#x", got, tt.caller)
-			}
-		})
 	}
 }
