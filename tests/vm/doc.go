@@ -15,7 +15,8 @@
 // +lockdown is a kernel with lockdown=confidentiality, which runs TestLockdown...,
 // +cgroup1 one without cgroup v2, for TestCgroup1.... +native has the module of bpf/kmod
 // and runs all tests, +kmod runs TestNative... with a kernel that checks its memory, too.
-// DKMS builds the module for that kernel, as on a user's host, in a chroot in the cache.
+// DKMS builds the module for that kernel, as on a user's host, in a chroot in the cache;
+// neither the compiler nor sparse may have anything to say of it.
 // The virtual machines have
 // numbers of CPUs that leave gaps. As they are slow, tests are run with -short, by
 // which testutil.Scale has them do less; they are not skipped. With -short=false they
