@@ -17,10 +17,9 @@
 // and runs all tests, +kmod runs TestNative... with a kernel that checks its memory, too.
 // DKMS builds the module for that kernel, as on a user's host, in a chroot in the cache;
 // neither the compiler nor sparse may have anything to say of it.
-// The virtual machines have
-// numbers of CPUs that leave gaps. As they are slow, tests are run with -short, by
-// which testutil.Scale has them do less; they are not skipped. With -short=false they
-// do everything.
+// The virtual machines have numbers of CPUs that leave gaps. As they are slow, tests are
+// run with -short, by which testutil.Scale has them do less; they are not skipped. With
+// -short=false they do everything.
 //
 // A test that fails on any kernel, or that is skipped on one without being
 // listed as impossible there, makes the command fail, and so do complaints of
