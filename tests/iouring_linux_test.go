@@ -22,6 +22,9 @@ const (
 	ioringOffSQRing      = 0
 	ioringOffSQEs        = 0x10000000
 
+	// Since Linux 5.15.
+	ioringRegisterIOWQMaxWorkers = 19
+
 	// iosqeAsync has a worker carry the operation out.
 	iosqeAsync = 1 << 4
 )
@@ -88,6 +91,18 @@ func newRing(entries int) (_ *ring, err error) {
 		return nil, os.NewSyscallError("mmap", err)
 	}
 	return r, nil
+}
+
+// limitWorkers has the kernel use at most so many tasks for requests of either sort, those
+// that may take forever and those that don't.
+func (r *ring) limitWorkers(n uint32) error {
+	most := [2]uint32{n, n}
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), ioringRegisterIOWQMaxWorkers,
+		uintptr(unsafe.Pointer(&most)), uintptr(len(most)), 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("io_uring_register", errno)
+	}
+	return nil
 }
 
 func (r *ring) close() {

@@ -36,10 +36,16 @@ const localKey = sockmeta.KeyUser
 
 func newLocalLab(t *testing.T) *localLab {
 	t.Helper()
+	return newLocalLabOf(t, 0)
+}
+
+// newLocalLabOf makes one whose CPUs have so many slots for what is received.
+func newLocalLabOf(t *testing.T, slots int) *localLab {
+	t.Helper()
 	lab := &localLab{Pair: testutil.Pair(t)}
 	cg := testutil.EnterCgroup(t)
 	var err error
-	lab.attachment, err = bpf.Attach(bpf.Options{Cgroup: cg.Path(), Policy: bpf.Policy{
+	lab.attachment, err = bpf.Attach(bpf.Options{Cgroup: cg.Path(), SlotsPerCPU: slots, Policy: bpf.Policy{
 		LocalKeys: []uint8{uint8(localKey), uint8(sockmeta.KeyServiceID), uint8(sockmeta.KeyTraceID)},
 	}})
 	must(t, err)

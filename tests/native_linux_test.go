@@ -559,9 +559,9 @@ func TestNativeIOUring(t *testing.T) {
 }
 
 // TestNativeConcurrent has many tasks receive from many sockets, all of which share
-// sockets with others.
+// sockets with others; and, there being as many, a hash bucket of the module's.
 func TestNativeConcurrent(t *testing.T) {
-	const sockets, tasks = 4, 8
+	const sockets, tasks = 4, 64
 	lab := newNativeLab(t)
 	attachEchoUDP(t, lab.Pair)
 	datagrams := testutil.Scale(20_000)

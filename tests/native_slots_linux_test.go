@@ -91,6 +91,9 @@ func TestNativeLapped(t *testing.T) {
 			if md.Raw() != nil {
 				t.Errorf("area is %x", md.Raw())
 			}
+			if at, has := md.Timestamp(); has {
+				t.Errorf("its slot's handle is taken for a time: %v", at)
+			}
 		default:
 			t.Errorf("datagram %d: flags %v", i, md.Flags())
 		}
@@ -98,5 +101,59 @@ func TestNativeLapped(t *testing.T) {
 	// As many CPUs may have received them.
 	if whole < slots/2 || whole > 2*slots {
 		t.Errorf("%d of %d areas are left, of %d slots", whole, datagrams, slots)
+	}
+}
+
+// TestNativeLocalLapped does the same with what a sender on this host gave: it is gone, and
+// nothing else.
+func TestNativeLocalLapped(t *testing.T) {
+	testutil.RequireRoot(t)
+	testutil.Leaks(t)
+	const slots, datagrams = 64, 200
+	local := newLocalLabOf(t, slots)
+	if err := local.attachment.Native(); err != nil {
+		t.Skip(err)
+	}
+	lab := &nativeLab{Pair: local.Pair, t: t, a: local.attachment}
+	fd := lab.openPort(9000)
+	must(t, bpf.EnableSocketCmsg(fd, 0))
+	client := listenUDP(t, local.Server, "udp", &net.UDPAddr{})
+	to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 9000)
+	for n := range uint64(datagrams) {
+		var md sockmeta.Metadata
+		must(t, md.SetUint64(localKey, n))
+		must1(t)(client.WriteMetadata([]byte("with"), &md, to))
+	}
+	whole := 0
+	for n := range uint64(datagrams) {
+		r, err := receiveFrom(fd, true, 0)
+		must(t, err)
+		var md, sender cmsg.Metadata
+		ok, err := cmsg.FindMetadata(r.oob, &md)
+		must(t, err)
+		if _, has := md.IfIndex(); !ok || !has {
+			t.Fatalf("datagram %d: record %v", n, ok)
+		}
+		has := md.Sender(&sender)
+		switch md.Flags() {
+		case 0:
+			whole++
+			if v, ok := sender.Uint64(localKey); !has || !ok || v != n {
+				t.Errorf("datagram %d: the sender gave %d, %v", n, v, has)
+			}
+		case cmsg.FlagSenderLost:
+			if has {
+				t.Errorf("datagram %d: %v of the sender, which is lost", n, &sender)
+			}
+			if at, has := md.Timestamp(); has {
+				t.Errorf("datagram %d: its slot's handle is taken for a time: %v", n, at)
+			}
+		default:
+			t.Errorf("datagram %d: flags %v", n, md.Flags())
+		}
+	}
+	// As many CPUs may have received them.
+	if whole < slots/2 || whole > 2*slots {
+		t.Errorf("%d of %d are whole, of %d slots", whole, datagrams, slots)
 	}
 }

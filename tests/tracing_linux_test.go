@@ -457,6 +457,8 @@ func TestTracingIOUring(t *testing.T) {
 	}
 	must(t, err)
 	defer r.close()
+	// A socket knows the packets of 8 tasks, SOCKMETA_FLIGHTS.
+	must(t, r.limitWorkers(4))
 	for _, k := range lab.kinds() {
 		for _, flags := range []uint8{0, iosqeAsync} {
 			t.Run(fmt.Sprintf("%s, flags %#x", k.name, flags), func(t *testing.T) {

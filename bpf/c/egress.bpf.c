@@ -223,8 +223,13 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 	}
 	if (!f) {
 		f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+		/* another task has made it meanwhile */
 		if (!f)
+			f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
+		if (!f) {
+			count(busy);
 			return 0;
+		}
 	}
 	forget(f, (__u64)kernel_skb(ctx));
 	if (!take_place(f, &p))
