@@ -46,10 +46,17 @@ func attachNative(t testing.TB, opts bpf.Options) *bpf.Attachment {
 		}
 		t.Skip(a.Native())
 	}
+	needFaultIn(t, a)
+	return a
+}
+
+// needFaultIn skips tests that want every record where nobody sees to the pages that they
+// are written to.
+func needFaultIn(t testing.TB, a *bpf.Attachment) {
+	t.Helper()
 	if a.Info().Features&bpf.FaultInFeature == 0 {
 		t.Skip("this process has attached too often: run TestNative alone")
 	}
-	return a
 }
 
 func newNativeLab(t testing.TB) *nativeLab {
