@@ -113,7 +113,7 @@ func (c *UDPConn) remember(a arrival) {
 	l := &c.lastArrival
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.arrival = arrival{handle: a.handle, cut: a.cut}
+	l.arrival = arrival{cut: a.cut}
 	if a.record != nil {
 		l.record = append(l.buf[:0], a.record...)
 	}

@@ -255,7 +255,7 @@ struct sockmeta_counts {
 	__u64 stale;		/* handles of slots with another record by now, or none */
 	__u64 foreign;		/* handles of other sockets or processes */
 	__u64 malformed;	/* records that are none */
-	__u64 busy;		/* more than SOCKMETA_FLIGHTS tasks on the socket at once */
+	__u64 busy;		/* no place: SOCKMETA_FLIGHTS tasks on the socket at once, or no memory */
 	__u64 mark_refused;	/* by the policy; the packet left without */
 	__u64 priority_refused;
 	__u64 launch_refused;

@@ -2,7 +2,10 @@
 
 package main
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // signs are what lines of the kernel's log have in common that say something is
 // wrong with it.
@@ -23,14 +26,9 @@ const harmless = "WARNING: stack going in the wrong direction? at return_to_hand
 func complaints(log string) []string {
 	var found []string
 	for line := range strings.Lines(log) {
-		if strings.Contains(line, harmless) {
-			continue
-		}
-		for _, sign := range signs {
-			if strings.Contains(line, sign) {
-				found = append(found, strings.TrimSpace(line))
-				break
-			}
+		bad := func(sign string) bool { return strings.Contains(line, sign) }
+		if slices.ContainsFunc(signs, bad) && !strings.Contains(line, harmless) {
+			found = append(found, strings.TrimSpace(line))
 		}
 	}
 	return found

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -52,8 +52,9 @@ func (o *options) buildModule(ctx context.Context, k kernel) (module, error) {
 		return module{}, err
 	}
 	defer os.RemoveAll(build)
-	source := filepath.Join(build, nativeModule+"-"+kmodVersion)
-	if err := os.CopyFS(source, os.DirFS(filepath.Join(dir, "../../bpf/kmod"))); err != nil {
+	source := os.DirFS(filepath.Join(dir, "../../bpf/kmod"))
+	name := nativeModule + "-" + kmodVersion
+	if err := os.CopyFS(filepath.Join(build, name), source); err != nil {
 		return module{}, err
 	}
 	tree := filepath.Join(build, "dkms")
@@ -70,13 +71,9 @@ func (o *options) buildModule(ctx context.Context, k kernel) (module, error) {
 	out, err := chroot(ctx, root, "dkms", "build", nativeModule+"/"+kmodVersion, "-k", k.release,
 		"--sourcetree", inside, "--dkmstree", inside+"/dkms")
 	if err != nil {
-		logs, _ := filepath.Glob(filepath.Join(tree, nativeModule, kmodVersion, "build", "make.log"))
-		for _, name := range logs {
-			if log, err := os.ReadFile(name); err == nil {
-				out = append(out, log...)
-			}
-		}
-		return module{}, fmt.Errorf("%w\n%s", err, out)
+		// It is there once DKMS has come to run make.
+		log, _ := os.ReadFile(filepath.Join(tree, nativeModule, kmodVersion, "build", "make.log"))
+		return module{}, fmt.Errorf("%w\n%s%s", err, out, log)
 	}
 	built, err := filepath.Glob(filepath.Join(tree, nativeModule, kmodVersion, k.release, "*/module", nativeModule+".ko*"))
 	if err != nil || len(built) != 1 {
@@ -87,7 +84,7 @@ func (o *options) buildModule(ctx context.Context, k kernel) (module, error) {
 		return module{}, err
 	}
 
-	out, err = chroot(ctx, root, "make", "-C", filepath.Join(inside, filepath.Base(source)), "KVER="+k.release,
+	out, err = chroot(ctx, root, "make", "-C", filepath.Join(inside, name), "KVER="+k.release,
 		"W=1", "C=2", "CF="+sparseFlags)
 	if err != nil {
 		return module{}, fmt.Errorf("%w\n%s", err, out)
@@ -100,22 +97,23 @@ func (o *options) buildModule(ctx context.Context, k kernel) (module, error) {
 
 // checkBuild returns an error where the compiler or sparse complained, or sparse has not
 // seen a file of the source. out is what make wrote.
-func checkBuild(source, out string) error {
-	if strings.Contains(out, "warning:") || strings.Contains(out, "error:") {
+func checkBuild(source fs.FS, out string) error {
+	if strings.Contains(out, "warning") || strings.Contains(out, "error:") {
 		return fmt.Errorf("the kernel module is not built without a warning:\n%s", out)
 	}
-	files, err := filepath.Glob(filepath.Join(source, "*.c"))
+	checked := make(map[string]bool)
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == "CHECK" {
+			checked[filepath.Base(f[1])] = true
+		}
+	}
+	files, err := fs.Glob(source, "*.c")
 	if err != nil {
 		return err
 	}
 	for _, name := range files {
-		// Those that make and modpost generate are not looked at.
-		if strings.HasSuffix(name, ".mod.c") {
-			continue
-		}
-		checked := regexp.MustCompile(`(?m)^ *CHECK .*\b` + regexp.QuoteMeta(filepath.Base(name)) + "$")
-		if !checked.MatchString(out) {
-			return fmt.Errorf("sparse has not checked %s:\n%s", filepath.Base(name), out)
+		if !checked[name] {
+			return fmt.Errorf("sparse has not checked %s:\n%s", name, out)
 		}
 	}
 	return nil
