@@ -114,7 +114,6 @@ func TestNativeLocalLapped(t *testing.T) {
 	if err := local.attachment.Native(); err != nil {
 		t.Skip(err)
 	}
-	needFaultIn(t, local.attachment)
 	lab := &nativeLab{Pair: local.Pair, t: t, a: local.attachment}
 	fd := lab.openPort(9000)
 	must(t, bpf.EnableSocketCmsg(fd, 0))
