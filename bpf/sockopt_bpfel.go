@@ -172,8 +172,10 @@ type sockoptSockmetaHandshake struct {
 		Rec      sockoptSockmetaRecord
 	}
 	Lost     uint64
-	Repeated uint32
-	Reset    uint32
+	Repeated uint8
+	Reset    uint8
+	AllLost  uint8
+	Pad      [5]uint8
 	Spare    [32]uint8
 }
 

@@ -293,6 +293,23 @@ func TestTruthTCP(t *testing.T) {
 	}
 }
 
+// TestTruthTCPHeaders has more headers in front of a segment than a program would
+// walk along.
+func TestTruthTCPHeaders(t *testing.T) {
+	lab := newTruthLab(t)
+	lab.useIPv6(7)
+	c := lab.accept(lab.dial(40000, 0))
+	md, err := c.server.OpeningMetadata()
+	c.compare("opening", md, err, c.opening, 0)
+	c.data(10, "aaaaaaaaaa")
+	again := c.data(10, "bbbbbbbbbb")
+	hole := c.data(0, "hole......")
+	c.arrived(20)
+	c.wants(10, hole, 0)
+	c.wants(10, again-1, ambiguous)
+	c.wants(3, c.data(20, "end"), 0)
+}
+
 // TestTruthTCPOpening has several segments that may have opened the connection.
 func TestTruthTCPOpening(t *testing.T) {
 	syn := handSegment{port: 40000, seq: handISN, flags: synFlag}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,8 @@ const (
 	ackFlag
 )
 
+const peerAddr6 = "2001:db8::77"
+
 // A tcpPeer is a host on the client's network that has no TCP of its own: each of
 // its segments is written by hand. The producer on the server's side gives each the
 // tag that send returned.
@@ -34,6 +37,8 @@ type tcpPeer struct {
 	hw       net.HardwareAddr // of the server
 	addr, to netip.Addr
 	tag      uint32
+	// options is how many headers with destination options an IPv6 packet has.
+	options int
 }
 
 func newTCPPeer(t *testing.T) *tcpPeer {
@@ -52,13 +57,15 @@ func newTCPPeer(t *testing.T) *tcpPeer {
 		if err != nil {
 			return err
 		}
-		if err := netlab.AddNeighbour(p.Server, p.ServerIf, p.addr, ifi.HardwareAddr); err != nil {
-			return err
+		for _, addr := range []netip.Addr{p.addr, netip.MustParseAddr(peerAddr6)} {
+			if err := netlab.AddNeighbour(p.Server, p.ServerIf, addr, ifi.HardwareAddr); err != nil {
+				return err
+			}
 		}
 		if p.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
-		return unix.Bind(p.fd, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16([]byte{8, 0}), Ifindex: ifi.Index})
+		return unix.Bind(p.fd, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL}), Ifindex: ifi.Index})
 	}))
 	t.Cleanup(func() { _ = unix.Close(p.fd) })
 	must(t, p.Server.Do(func() error {
@@ -70,6 +77,11 @@ func newTCPPeer(t *testing.T) *tcpPeer {
 	}))
 	must(t, unix.SetsockoptTimeval(p.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}))
 	return p
+}
+
+// useIPv6 has all packets from now on be IPv6's.
+func (p *tcpPeer) useIPv6(options int) {
+	p.addr, p.to, p.options = netip.MustParseAddr(peerAddr6), p.ServerAddr6, options
 }
 
 // A handSegment is what a tcpPeer sends.
@@ -100,28 +112,49 @@ func (p *tcpPeer) send(s handSegment) uint32 {
 	}
 	tcp[12] = byte(len(tcp)/4) << 4
 	tcp = append(tcp, s.payload...)
-	src, dst := p.addr.As4(), p.to.As4()
-	pseudo := append(append(append([]byte(nil), src[:]...), dst[:]...), 0, unix.IPPROTO_TCP)
-	pseudo = binary.BigEndian.AppendUint16(pseudo, uint16(len(tcp)))
+	pseudo := slices.Concat(p.addr.AsSlice(), p.to.AsSlice(), []byte{0, unix.IPPROTO_TCP, byte(len(tcp) >> 8), byte(len(tcp))})
 	sum := onesComplement(append(pseudo, tcp...))
 	if s.badSum {
 		sum ^= 0x5555
 	}
 	binary.BigEndian.PutUint16(tcp[16:], sum)
 
-	frame := make([]byte, 34, 34+len(tcp))
+	frame := make([]byte, 14)
 	copy(frame, p.hw)
 	frame[6] = 2
 	binary.NativeEndian.PutUint32(frame[8:], p.tag)
-	binary.BigEndian.PutUint16(frame[12:], unix.ETH_P_IP)
-	ip := frame[14:]
-	ip[0], ip[8], ip[9] = 0x45, 64, unix.IPPROTO_TCP
-	binary.BigEndian.PutUint16(ip[2:], uint16(20+len(tcp)))
-	copy(ip[12:], src[:])
-	copy(ip[16:], dst[:])
-	binary.BigEndian.PutUint16(ip[10:], onesComplement(ip))
-	must1(p.t)(unix.Write(p.fd, append(frame, tcp...)))
+	if p.addr.Is4() {
+		binary.BigEndian.PutUint16(frame[12:], unix.ETH_P_IP)
+	} else {
+		binary.BigEndian.PutUint16(frame[12:], unix.ETH_P_IPV6)
+	}
+	must1(p.t)(unix.Write(p.fd, slices.Concat(frame, p.ipHeader(len(tcp)), tcp)))
 	return p.tag
+}
+
+// ipHeader is the header of a packet with so many bytes of TCP.
+func (p *tcpPeer) ipHeader(size int) []byte {
+	if p.addr.Is4() {
+		ip := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, unix.IPPROTO_TCP, 0, 0}
+		binary.BigEndian.PutUint16(ip[2:], uint16(20+size))
+		ip = slices.Concat(ip, p.addr.AsSlice(), p.to.AsSlice())
+		binary.BigEndian.PutUint16(ip[10:], onesComplement(ip))
+		return ip
+	}
+	ip := make([]byte, 8)
+	ip[0], ip[6], ip[7] = 0x60, unix.IPPROTO_TCP, 64
+	binary.BigEndian.PutUint16(ip[4:], uint16(8*p.options+size))
+	var options []byte
+	for i := range p.options {
+		next := byte(unix.IPPROTO_DSTOPTS)
+		if i == p.options-1 {
+			next = unix.IPPROTO_TCP
+		}
+		// with four bytes of padding
+		options = append(options, next, 0, 1, 4, 0, 0, 0, 0)
+		ip[6] = unix.IPPROTO_DSTOPTS
+	}
+	return slices.Concat(ip, p.addr.AsSlice(), p.to.AsSlice(), options)
 }
 
 // onesComplement is the Internet checksum, RFC 1071.
@@ -143,10 +176,14 @@ func (p *tcpPeer) answer(port uint16) uint32 {
 	for {
 		n, err := unix.Read(p.fd, b)
 		must(p.t, err)
-		if n < 54 || b[23] != unix.IPPROTO_TCP {
+		ip, size, next := b[14:n], 20, 9
+		if !p.addr.Is4() {
+			size, next = 40, 6
+		}
+		if len(ip) < size+20 || ip[next] != unix.IPPROTO_TCP {
 			continue
 		}
-		tcp := b[14+int(b[14]&15)*4 : n]
+		tcp := ip[size:]
 		if binary.BigEndian.Uint16(tcp[2:]) == port && tcp[13] == synFlag|ackFlag {
 			return binary.BigEndian.Uint32(tcp[4:])
 		}

@@ -155,8 +155,10 @@ struct sockmeta_handshake {
 	struct sockmeta_cell syn;	/* seq 0: never seen, or evicted */
 	struct sockmeta_cell ack;
 	sockmeta_range lost;	/* bytes that came before what is in ack */
-	__u32 repeated;		/* syn is one of several */
-	__u32 reset;		/* a RST came after syn */
+	__u8 repeated;		/* syn is one of several */
+	__u8 reset;		/* a RST came after syn */
+	__u8 all_lost;		/* as in struct sockmeta_tcp */
+	__u8 pad[5];
 	__u8 spare[SOCKMETA_SPARE];
 };
 

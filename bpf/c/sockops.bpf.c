@@ -141,6 +141,8 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 			cell->skb == c.skb && cell->end == c.end;
 		lost = *(volatile __u64 *)&hs->lost;
 		mark_lost(tcp, lost, lost >> 32, c.start);
+		if (hs->all_lost)
+			tcp->all_lost = 1;
 		bpf_map_delete_elem(&sockmeta_handshakes, &flow);
 	}
 	if (found && !tcp->opened) {

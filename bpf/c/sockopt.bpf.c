@@ -413,6 +413,7 @@ static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp
 	s.byte = last_read(&v);
 	if (s.byte == tcp->unread)
 		return refuse(-ENODATA);
+	forget_read(&s, v.copied_seq);
 	search(&s);
 	flags = doubts(&s);
 	if (!s.segments && flags)

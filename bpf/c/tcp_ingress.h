@@ -83,6 +83,13 @@ static __always_inline int has_request(struct __sk_buff *ctx, const struct sockm
 	return yes;
 }
 
+/* Nothing has been read yet: all of the range counts. */
+static __always_inline void lose_in_handshake(struct sockmeta_handshake *hs, __u32 start, __u32 end)
+{
+	if (start != end && !add_range(&hs->lost, start, end, end - (1U << 30)))
+		hs->all_lost = 1;
+}
+
 /*
  * The child does not exist yet: its SYN, and the segment that completes the
  * handshake, are filtered on behalf of the listener (net/ipv4/tcp_ipv4.c,
@@ -110,9 +117,9 @@ static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct
 		return;
 	if (seg->ack) {
 		if (is_record(hs->ack.seq) && hs->ack.start != hs->ack.end)
-			add_range(&hs->lost, hs->ack.start, hs->ack.end, hs->ack.start);
+			lose_in_handshake(hs, hs->ack.start, hs->ack.end);
 		if (!put_cell(ctx, &hs->ack, seg, bpf_ktime_get_ns(), 0))
-			add_range(&hs->lost, seg->start, seg->end, seg->start);
+			lose_in_handshake(hs, seg->start, seg->end);
 		return;
 	}
 	if (is_record(hs->syn.seq)) {

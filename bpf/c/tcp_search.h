@@ -148,4 +148,24 @@ static __always_inline __u16 doubts(const struct search *s)
 	return 0;
 }
 
+/* Forgets what the application has read past, or it would count again once the
+ * sequence numbers have gone around. The log's writers may be at work.
+ */
+static __always_inline void forget_read(const struct search *s, __u32 read)
+{
+	struct sockmeta_tcp *tcp = s->tcp;
+	__u64 old;
+
+	if (tcp->late && after(read - 1, tcp->settled))
+		tcp->late = 0;
+	old = load(tcp->lost);
+	if (old && after(read, old >> 32))
+		__sync_val_compare_and_swap(&tcp->lost, old, 0);
+	if (!s->spills)
+		return;
+	old = load(s->spills->high);
+	if (old & SPILLS_USED && !is_needed(old, read))
+		__sync_val_compare_and_swap(&s->spills->high, old, 0);
+}
+
 #endif
