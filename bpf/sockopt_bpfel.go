@@ -309,7 +309,7 @@ type sockoptSockmetaSpills struct {
 	_    structs.HostLayout
 	Head uint64
 	High uint64
-	At   [512]struct {
+	At   [480]struct {
 		_     structs.HostLayout
 		Seq   uint64
 		Start uint32

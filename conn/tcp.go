@@ -52,7 +52,7 @@ func (c *TCPConn) Support() Support { return c.sock.support() }
 // the most likely one and has cmsg.FlagUnproven and cmsg.FlagRepeated. A record
 // with cmsg.FlagAggregate stands for segments that GRO merged.
 //
-// The log has room for 528 segments that wait unread. If more wait, the oldest are
+// The log has room for 496 segments that wait unread. If more wait, the oldest are
 // lost, and the error is ErrOverrun. If more than 16 wait, the older ones take
 // receive slots (bpf.Options.SlotsPerCPU), which newer packets may take from them.
 // The error is ErrNoMetadata if nothing has been read, and for bytes that came

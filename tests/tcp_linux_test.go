@@ -258,7 +258,7 @@ func TestTCPOverrun(t *testing.T) {
 	client := lab.dial(lab.ServerAddr4)
 	c := lab.accept(ln)
 	// SOCKMETA_TCP_RING and SOCKMETA_SPILLS.
-	const logged, segments = 16 + 512, 600
+	const logged, segments = 16 + 480, 600
 	for i := range segments {
 		must1(t)(client.Write([]byte("segment ")))
 		// So many leave at once, and one by one the peer would delay its answers.

@@ -234,7 +234,7 @@ func TestTruthTCP(t *testing.T) {
 			c.compare("latest", md, err, fin, 0)
 		}},
 		{"more than the log holds, and a bad checksum over it", 0, func(c *truthConn) {
-			const segments = 16 + 512 + 20
+			const segments = 16 + 480 + 20
 			tags := c.small(0, segments)
 			s := c.segment(0, strings.Repeat("X", 1400))
 			s.badSum = true

@@ -124,7 +124,10 @@ struct sockmeta_spilled {
 /* No handle has it (SOCKMETA_HANDLE_BIT). */
 #define SPILLED_DOUBTFUL (1ULL << 63)
 
-#define SOCKMETA_SPILLS 512
+/* The kernel allocates no more than 8 KiB where it cannot wait, its own header
+ * included (kmalloc_nolock).
+ */
+#define SOCKMETA_SPILLS 480
 
 struct sockmeta_spills {
 	__u64 head;

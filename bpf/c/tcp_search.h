@@ -98,7 +98,9 @@ static int look_into_spilled(__u32 i, struct search *s)
 	__u64 seq;
 	__u8 sure;
 
-	p = &s->spills->at[(s->spills->head + i) & (SOCKMETA_SPILLS - 1)];
+	p = spilled_at(s->spills, s->spills->head + i);
+	if (!p)
+		return 0;
 	seq = load(p->seq);
 	start = load(p->start);
 	end = load(p->end);

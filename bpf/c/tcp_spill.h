@@ -50,7 +50,9 @@ __noinline int move_to_spills(struct sockmeta_spills *sp, struct sockmeta_tcp *t
 	handle = copy_to_slot(cell, st->id);
 	if (!handle)
 		return 0;
-	s = &sp->at[__sync_fetch_and_add(&sp->head, 1) & (SOCKMETA_SPILLS - 1)];
+	s = spilled_at(sp, __sync_fetch_and_add(&sp->head, 1));
+	if (!s)
+		return 0;
 	old = claim(&s->seq);
 	if (old == SOCKMETA_BUSY)
 		return 0;
