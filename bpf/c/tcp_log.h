@@ -92,11 +92,14 @@ static __always_inline void be_late(struct sockmeta_tcp *tcp, __u32 rcv_wup, __u
 /* The place of the n-th record that was moved. */
 static __always_inline struct sockmeta_spilled *spilled_at(struct sockmeta_spills *sp, __u64 n)
 {
-	__u32 i = n % SOCKMETA_SPILLS;
+	__u64 i = n % SOCKMETA_SPILLS;
 
 	/* for verifiers that know no bounds of a remainder */
 	barrier_var(i);
-	return i < SOCKMETA_SPILLS ? &sp->at[i] : 0;
+	if (i >= SOCKMETA_SPILLS)
+		i = 0;
+	barrier_var(i);
+	return &sp->at[i];
 }
 
 #endif

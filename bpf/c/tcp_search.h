@@ -99,8 +99,6 @@ static int look_into_spilled(__u32 i, struct search *s)
 	__u8 sure;
 
 	p = spilled_at(s->spills, s->spills->head + i);
-	if (!p)
-		return 0;
 	seq = load(p->seq);
 	start = load(p->start);
 	end = load(p->end);

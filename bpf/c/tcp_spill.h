@@ -51,8 +51,6 @@ __noinline int move_to_spills(struct sockmeta_spills *sp, struct sockmeta_tcp *t
 	if (!handle)
 		return 0;
 	s = spilled_at(sp, __sync_fetch_and_add(&sp->head, 1));
-	if (!s)
-		return 0;
 	old = claim(&s->seq);
 	if (old == SOCKMETA_BUSY)
 		return 0;
