@@ -25,7 +25,9 @@ const (
 	egressMapSockmetaLocalDevs  = "sockmeta_local_devs"
 	egressMapSockmetaLocals     = "sockmeta_locals"
 	egressMapSockmetaRaws       = "sockmeta_raws"
+	egressMapSockmetaRooms      = "sockmeta_rooms"
 	egressMapSockmetaRx         = "sockmeta_rx"
+	egressMapSockmetaSeats      = "sockmeta_seats"
 	egressMapSockmetaSks        = "sockmeta_sks"
 	egressMapSockmetaTcps       = "sockmeta_tcps"
 	egressProgSockmetaEgress    = "sockmeta_egress"
@@ -90,7 +92,9 @@ type egressMapSpecs struct {
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
+	SockmetaRooms      *ebpf.MapSpec `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSeats      *ebpf.MapSpec `ebpf:"sockmeta_seats"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
@@ -131,7 +135,9 @@ type egressMaps struct {
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
+	SockmetaRooms      *ebpf.Map `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSeats      *ebpf.Map `ebpf:"sockmeta_seats"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
@@ -147,7 +153,9 @@ func (m *egressMaps) Close() error {
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
+		m.SockmetaRooms,
 		m.SockmetaRx,
+		m.SockmetaSeats,
 		m.SockmetaSks,
 		m.SockmetaTcps,
 	)

@@ -29,6 +29,8 @@ const (
 	rawsName       = "sockmeta_raws"
 	localDevsName  = "sockmeta_local_devs"
 	localsName     = "sockmeta_locals"
+	seatsName      = "sockmeta_seats"
+	roomsName      = "sockmeta_rooms"
 )
 
 // kernelName is what the kernel keeps of a name (BPF_OBJ_NAME_LEN).
@@ -37,7 +39,7 @@ func kernelName(name string) string { return name[:min(len(name), 15)] }
 // How many programs an attachment attaches to its cgroup, and how many more with the
 // features.
 const (
-	linksOfAttachment = 5
+	linksOfAttachment = 6
 	linksOfTracing    = 8
 	linksOfNative     = 6
 	linksOfFaultIn    = 1

@@ -79,7 +79,7 @@ func (c *TCPConn) record(opt int) (md cmsg.Metadata, err error) {
 		err = q.err
 	}
 	if err == ErrNotSupported {
-		err = errDetached
+		err = c.sock.lost()
 	}
 	if err != nil {
 		return md, opError("metadata", c.tcp, err)
@@ -102,7 +102,7 @@ func (c *TCPConn) SetMetadata(md *cmsg.Metadata) error {
 	err := c.sock.err
 	if err == nil {
 		if err = setMetadata(c.sock.raw, md); err == ErrNotSupported {
-			err = errDetached
+			err = c.sock.lost()
 		}
 	}
 	return opError("metadata", c.tcp, err)

@@ -114,7 +114,7 @@ func (c *UDPConn) record(a arrival, md *cmsg.Metadata) (tsflags uint32, err erro
 	case nil:
 		return tsflags, nil
 	case ErrOverrun:
-		err = c.errOverrun
+		err = c.overrun()
 	case ErrNoMetadata:
 		err = c.errNoMetadata
 	default:
@@ -122,6 +122,15 @@ func (c *UDPConn) record(a arrival, md *cmsg.Metadata) (tsflags uint32, err erro
 	}
 	md.Reset()
 	return 0, err
+}
+
+// overrun tells a record that newer packets overran from that of an attachment that
+// the socket opted in to behind the connection's back, whose slots are not c's.
+func (c *UDPConn) overrun() error {
+	if err := c.sock.attached(); err != nil {
+		return opError("metadata", c.udp, err)
+	}
+	return c.errOverrun
 }
 
 // A query asks the kernel for one record. They are used again, as RawConn's
@@ -132,17 +141,22 @@ type query struct {
 	md      cmsg.Metadata
 	tsflags uint32
 	err     error
+	// instance is whose the socket is to be.
+	instance uint64
 
 	ask    func(fd uintptr)
 	askTCP func(fd uintptr)
 	// askFlags asks what the application wants of SO_TIMESTAMPING.
 	askFlags func(fd uintptr)
+	// askAttached asks whether the instance has the socket.
+	askAttached func(fd uintptr)
 }
 
 var queries = sync.Pool{New: func() any {
 	q := new(query)
 	q.ask = func(fd uintptr) { q.tsflags, q.err = bpf.SocketSlot(int(fd), q.handle, q.md.Words()) }
 	q.askTCP = func(fd uintptr) { q.err = bpf.SocketRecord(int(fd), q.opt, q.md.Words()) }
+	q.askAttached = func(fd uintptr) { q.err = attached(int(fd), q.instance) }
 	q.askFlags = func(fd uintptr) { q.tsflags = applicationFlags(int(fd)) }
 	return q
 }}

@@ -31,11 +31,25 @@ struct net_device {
 
 struct sock_common {
 	unsigned short skc_family;
+	unsigned long skc_flags;
 };
+
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+struct socket;
 
 struct sock {
 	struct sock_common __sk_common;
 	void *sk_bpf_storage;
+	kuid_t sk_uid;
+	struct socket *sk_socket;
+	__u8 sk_clockid;
+};
+
+enum sock_flags {
+	SOCK_TXTIME = 1,
 };
 
 struct sk_buff {
@@ -75,6 +89,7 @@ struct tcp_sock {
 	__u32 rcv_nxt;
 	__u32 rcv_wup;
 	__u32 window_clamp;
+	__u8 bpf_sock_ops_cb_flags;
 };
 
 struct udp_sock {

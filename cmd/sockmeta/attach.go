@@ -97,6 +97,8 @@ func printCounts(a *bpf.Attachment, out io.Writer) error {
 		{c.PriorityRefused, "%d priorities refused"},
 		{c.LaunchRefused, "%d launch times refused"},
 		{c.LocalKeys, "%d values kept from receivers on this host"},
+		{c.Full, "metadata refused %d times to sockets, being too many"},
+		{c.UserFull, "%d times to sockets of users with too many"},
 	} {
 		if n.count != 0 {
 			line += ", " + fmt.Sprintf(n.what, n.count)
