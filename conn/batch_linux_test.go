@@ -136,7 +136,8 @@ func TestBatchSlots(t *testing.T) {
 	if n, err := c.WriteBatchMetadata(ms[:1], 0); n != 1 || err != nil || !errors.Is(ms[0].Err, ErrOverrun) {
 		t.Errorf("without a slot: %d, %v, %v", n, err, ms[0].Err)
 	}
-	if err := bpf.EnableTxTime(fdOf(t, c)); err != nil {
+	txtime := string(binary.NativeEndian.AppendUint64(nil, unix.CLOCK_MONOTONIC))
+	if err := unix.SetsockoptString(fdOf(t, c), unix.SOL_SOCKET, unix.SO_TXTIME, txtime); err != nil {
 		t.Fatal(err)
 	}
 	release(2)

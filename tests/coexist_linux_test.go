@@ -595,7 +595,7 @@ func TestCoexistTxTime(t *testing.T) {
 		return err
 	}))
 	defer c.Close()
-	withFD(t, c, bpf.EnableTxTime)
+	withFD(t, c, sendByTime)
 	numbers := []uint64{1, 1 << 12, 1<<22 | 1<<12, 1<<32 - 1, 1 << 32, monotonic(t)}
 	for _, number := range numbers {
 		b := lab.plain()

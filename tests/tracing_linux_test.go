@@ -340,7 +340,7 @@ func TestTracingLaunchTime(t *testing.T) {
 	for _, k := range lab.kinds() {
 		t.Run(k.name, func(t *testing.T) {
 			c := lab.open(k)
-			must(t, onSocket(c, bpf.EnableTxTime))
+			must(t, onSocket(c, sendByTime))
 			launch := monotonic(t)
 			for _, want := range []uint64{0, launch} {
 				id := lab.id(true)
