@@ -107,6 +107,10 @@ func joinProgram(dir *os.File, id ebpf.ProgramID) (_ *Attachment, err error) {
 	if err := a.takeLinks(dir, sockets); err != nil {
 		return nil, err
 	}
+	// Of seats they have let us know.
+	if err := a.takeLinks(dir, a.maps[kernelName(seatsName)]); err != nil {
+		return nil, err
+	}
 	if in.Info.Features&(TracingFeature|NativeFeature) != 0 {
 		// Egress, of the first ones, has let us know the map.
 		raws := a.maps[rawsName]
@@ -215,7 +219,7 @@ func closeMaps(maps map[string]*ebpf.Map) {
 
 // linksUsing opens the links that attach programs to the cgroup, or to kernel
 // functions and tracepoints where dir is nil, that use one of the maps: every program
-// of an attachment that has to do with a cgroup uses its map of sockets.
+// of an attachment that has to do with a cgroup uses its map of sockets or of seats.
 func linksUsing(dir *os.File, maps ...*ebpf.Map) (_ []link.Link, err error) {
 	var of []ebpf.MapID
 	for _, m := range maps {
