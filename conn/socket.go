@@ -74,11 +74,13 @@ func attached(fd int, instance uint64) error {
 	return errDetached
 }
 
-// valid returns why there is no metadata from the beginning: syscall.EINVAL, as package
-// net has it, for what is no connection.
+// unusable is the socket of what is no connection: a zero value, or nil.
+var unusable = socket{err: fmt.Errorf("%w: no connection: %w", ErrNotSupported, syscall.EINVAL)}
+
+// valid returns why there is no metadata from the beginning.
 func (s *socket) valid() error {
 	if s.err == nil && s.raw == nil {
-		return syscall.EINVAL
+		return unusable.err
 	}
 	return s.err
 }
@@ -148,5 +150,8 @@ func opError(op string, c net.Conn, err error) error {
 		return err
 	}
 	local := c.LocalAddr()
+	if local == nil {
+		return err
+	}
 	return &net.OpError{Op: op, Net: local.Network(), Source: local, Addr: c.RemoteAddr(), Err: err}
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
@@ -20,8 +21,11 @@ import (
 // The payload is delivered whatever becomes of the metadata: where err is
 // ErrNoMetadata, ErrOverrun, ErrTruncated or ErrNotSupported (IsMetadataError), n and addr
 // are those of a datagram, and md is empty. Other errors are those of
-// net.UDPConn.ReadFromUDPAddrPort.
+// net.UDPConn.ReadFromUDPAddrPort. Where md is nil, it is ReadFromUDPAddrPort.
 func (c *UDPConn) ReadMetadata(b []byte, md *cmsg.Metadata) (n int, addr netip.AddrPort, err error) {
+	if md == nil || !c.ok() {
+		return c.ReadFromUDPAddrPort(b)
+	}
 	md.Reset()
 	if c.splits() {
 		if s, ok, err := c.readSegment("recvfrom", b, nil, md); ok {
@@ -83,6 +87,9 @@ func (c *UDPConn) readNative(call string, b []byte, md *cmsg.Metadata) (int, net
 // connection, use ReadMetadata.
 func (c *UDPConn) Metadata() (cmsg.Metadata, error) {
 	var md cmsg.Metadata
+	if !c.ok() {
+		return md, syscall.EINVAL
+	}
 	if c.sock.err != nil {
 		return md, c.errNotSupported
 	}
@@ -180,6 +187,9 @@ func (c *UDPConn) askKernel(handle uint64, md *cmsg.Metadata) (tsflags uint32, e
 // to the buffer). A datagram without metadata gets none. By default they do
 // not.
 func (c *UDPConn) SetMetadataMessage(on bool) error {
+	if !c.ok() {
+		return syscall.EINVAL
+	}
 	if c.sock.err != nil {
 		return c.errNotSupported
 	}

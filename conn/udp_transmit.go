@@ -133,7 +133,7 @@ func (tx *transmitter) prepare(s *socket) error {
 // It allocates nothing, makes one system call, needs no privilege, and has what
 // Attach needs of the kernel. The first call on a socket makes five more.
 func (c *UDPConn) WriteMetadata(b []byte, md *cmsg.Metadata, addr netip.AddrPort) (int, error) {
-	if md == nil || md.IsEmpty() {
+	if md == nil || md.IsEmpty() || !c.ok() {
 		return c.writePlain(b, addr)
 	}
 	tx := c.transmitter()
@@ -194,9 +194,9 @@ func isMissingAddress(err error) bool {
 
 func (c *UDPConn) writePlain(b []byte, addr netip.AddrPort) (int, error) {
 	if !addr.IsValid() {
-		return c.udp.Write(b)
+		return c.plain().Write(b)
 	}
-	return c.udp.WriteToUDPAddrPort(b, addr)
+	return c.plain().WriteToUDPAddrPort(b, addr)
 }
 
 // sendable says what is wrong with metadata that came from elsewhere.
@@ -251,8 +251,8 @@ func (c *UDPConn) refused(tx *transmitter, md *cmsg.Metadata) error {
 
 // WriteMsgUDP is WriteMsgUDPAddrPort with a *net.UDPAddr.
 func (c *UDPConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	if !hasRecord(oob) {
-		return c.udp.WriteMsgUDP(b, oob, addr)
+	if !hasRecord(oob) || !c.ok() {
+		return c.plain().WriteMsgUDP(b, oob, addr)
 	}
 	return c.writeRecord(b, oob, destination{isUDPAddr: true, addr: addr})
 }
@@ -264,8 +264,8 @@ func (c *UDPConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, er
 // are several, the first counts. A time that comes with it (SCM_TXTIME) is the
 // launch time.
 func (c *UDPConn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
-	if !hasRecord(oob) {
-		return c.udp.WriteMsgUDPAddrPort(b, oob, addr)
+	if !hasRecord(oob) || !c.ok() {
+		return c.plain().WriteMsgUDPAddrPort(b, oob, addr)
 	}
 	return c.writeRecord(b, oob, destination{port: addr})
 }
