@@ -97,8 +97,8 @@ func printCounts(a *bpf.Attachment, out io.Writer) error {
 		{c.PriorityRefused, "%d priorities refused"},
 		{c.LaunchRefused, "%d launch times refused"},
 		{c.LocalKeys, "%d values kept from receivers on this host"},
-		{c.Full, "metadata refused %d times to sockets, being too many"},
-		{c.UserFull, "%d times to sockets of users with too many"},
+		{c.Full, "opting in refused %d times, too many sockets having metadata"},
+		{c.UserFull, "opting in refused %d times, their user having too many"},
 	} {
 		if n.count != 0 {
 			line += ", " + fmt.Sprintf(n.what, n.count)
