@@ -502,3 +502,40 @@ func TestLetInNestedOption(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLetInNestedForged has datagrams come with made-up handles to a socket of one
+// attachment, below or above another: they have the records that they have without.
+func TestLetInNestedForged(t *testing.T) {
+	testutil.RequireRoot(t)
+	for _, order := range []string{"outer first", "inner first"} {
+		t.Run(order, func(t *testing.T) {
+			testutil.Leaks(t)
+			cgroups := []string{testutil.EnterCgroup(t).Path(), testutil.EnterCgroup(t).Path()}
+			if order == "inner first" {
+				cgroups[0], cgroups[1] = cgroups[1], cgroups[0]
+			}
+			a, err := bpf.Attach(bpf.Options{Cgroup: cgroups[0], Private: true})
+			must(t, err)
+			defer a.Close()
+			p := testutil.Pair(t)
+			f, c, err := newForger(p)
+			must(t, err)
+			defer f.Close()
+			defer c.Close()
+			other, err := bpf.Attach(bpf.Options{Cgroup: cgroups[1], Private: true})
+			must(t, err)
+			defer other.Close()
+			index, err := netlab.Index(p.Client, p.ClientIf)
+			must(t, err)
+			for _, forged := range []uint64{bpf.HandleBit, bpf.HandleBit | 1<<24, 1<<62 - 1, 1<<63 | bpf.HandleBit} {
+				must(t, f.send("forged", forged))
+				var md sockmeta.Metadata
+				if _, _, err := c.ReadMetadata(make([]byte, 10), &md); err != nil {
+					t.Errorf("%#x: %v", forged, err)
+				} else if got, _ := md.IfIndex(); got != index {
+					t.Errorf("%#x: %v, want one of interface %d", forged, &md, index)
+				}
+			}
+		})
+	}
+}

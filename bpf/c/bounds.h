@@ -8,7 +8,7 @@
  *  - the last descriptor is closed (release.bpf.c), if nothing of a connection goes
  *    on behind it;
  *  - a connection that nobody holds has ended: closed before, or never accepted.
- * Then its storage is deleted, too, as the kernel may need the socket for longer.
+ *    What is not accepted has its storage deleted, too, as it may wait for longer.
  */
 #ifndef SOCKMETA_BOUNDS_H
 #define SOCKMETA_BOUNDS_H

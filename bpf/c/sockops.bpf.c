@@ -120,9 +120,15 @@ static __always_inline void change_state(struct bpf_sock *sk, __u32 to)
 	}
 	/* release.bpf.c marks the last close and then looks for this. */
 	__sync_lock_test_and_set(&seat->closed, 1);
-	if (!__sync_fetch_and_add(&seat->released, 0) && is_held(sk))
+	if (__sync_fetch_and_add(&seat->released, 0)) {
+		/* the kernel is about to free it all */
+		give_back(seat);
+		return;
+	}
+	if (is_held(sk))
 		return;
 	give_back(seat);
+	/* it may wait long to be accepted, and the listener may have gone then */
 	bpf_sk_storage_delete(&sockmeta_tcps, sk);
 	bpf_sk_storage_delete(&sockmeta_conns, sk);
 	bpf_sk_storage_delete(&sockmeta_sks, sk);
