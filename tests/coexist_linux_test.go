@@ -92,6 +92,8 @@ func otherProgram(t *testing.T, typ ebpf.AttachType, insns asm.Instructions) *eb
 	switch typ {
 	case ebpf.AttachCGroupSockOps:
 		spec.Type = ebpf.SockOps
+	case ebpf.AttachCgroupInetSockRelease:
+		spec.Type = ebpf.CGroupSock
 	case ebpf.AttachCGroupGetsockopt, ebpf.AttachCGroupSetsockopt:
 		spec.Type = ebpf.CGroupSockopt
 	}
@@ -273,7 +275,7 @@ func TestCoexistExclusive(t *testing.T) {
 						t.Errorf("error does not say %q: %v", want, err)
 					}
 				}
-				want := [4]int{}
+				want := [5]int{}
 				for i, one := range attachTypes {
 					if one == typ && !tt.above {
 						want[i] = 1

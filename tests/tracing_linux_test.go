@@ -56,7 +56,7 @@ func TestTracingSupport(t *testing.T) {
 	if n, _ := rawPrograms(t); n != 0 {
 		t.Errorf("%d programs for raw control messages are left", n)
 	}
-	if n := countPrograms(t, cg.Path(), 0); n != [4]int{} {
+	if n := countPrograms(t, cg.Path(), 0); n != [5]int{} {
 		t.Errorf("programs of types %v are left: %v", attachTypes, n)
 	}
 }
