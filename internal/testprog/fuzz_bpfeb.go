@@ -175,6 +175,8 @@ type FuzzSockmetaCounts struct {
 	LaunchRefused   uint64
 	LocalKeys       uint64
 	Local           uint64
+	Full            uint64
+	UserFull        uint64
 }
 
 type FuzzSockmetaFlight struct {
@@ -229,11 +231,14 @@ type FuzzSockmetaFlow struct {
 type FuzzSockmetaHandshake struct {
 	_   structs.HostLayout
 	Syn struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      struct {
 			_         structs.HostLayout
 			Version   uint8
 			HdrLen    uint8
@@ -257,11 +262,14 @@ type FuzzSockmetaHandshake struct {
 		}
 	}
 	Ack struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      struct {
 			_         structs.HostLayout
 			Version   uint8
 			HdrLen    uint8
@@ -284,7 +292,12 @@ type FuzzSockmetaHandshake struct {
 			Area      [256]uint8
 		}
 	}
-	Spare [32]uint8
+	Lost     uint64
+	Repeated uint8
+	Reset    uint8
+	AllLost  uint8
+	Pad      [5]uint8
+	Spare    [32]uint8
 }
 
 type FuzzSockmetaInstance struct {
@@ -306,6 +319,11 @@ type FuzzSockmetaInstance struct {
 		Launch      uint32
 		Crosses     uint32
 		Local       [4]uint64
+	}
+	Bounds struct {
+		_       structs.HostLayout
+		Sockets uint32
+		PerUser uint32
 	}
 	LastId      uint64
 	LocalCursor uint64
@@ -399,21 +417,42 @@ type FuzzSockmetaSlot struct {
 	_     [8]byte
 }
 
-type FuzzSockmetaTcp struct {
-	_           structs.HostLayout
-	Unread      uint32
-	Fin         uint32
-	Established uint8
-	HasFin      uint8
-	Pad         [6]uint8
-	Head        uint64
-	Latest      uint64
-	Opening     struct {
+type FuzzSockmetaSpills struct {
+	_    structs.HostLayout
+	Head uint64
+	High uint64
+	At   [480]struct {
 		_     structs.HostLayout
 		Seq   uint64
 		Start uint32
 		End   uint32
-		Rec   struct {
+	}
+}
+
+type FuzzSockmetaTcp struct {
+	_            structs.HostLayout
+	Unread       uint32
+	Settled      uint32
+	Established  uint8
+	Dialed       uint8
+	Late         uint8
+	Newer        uint8
+	AllLost      uint8
+	Pad          uint8
+	OpeningFlags uint16
+	Opened       uint64
+	Head         uint64
+	Latest       uint64
+	Lost         uint64
+	Opening      struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      struct {
 			_         structs.HostLayout
 			Version   uint8
 			HdrLen    uint8
@@ -437,11 +476,14 @@ type FuzzSockmetaTcp struct {
 		}
 	}
 	Control struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      struct {
 			_         structs.HostLayout
 			Version   uint8
 			HdrLen    uint8
@@ -465,11 +507,14 @@ type FuzzSockmetaTcp struct {
 		}
 	}
 	Ring [16]struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      struct {
 			_         structs.HostLayout
 			Version   uint8
 			HdrLen    uint8
@@ -512,6 +557,7 @@ const (
 	FuzzMapSockmetaRaws       = "sockmeta_raws"
 	FuzzMapSockmetaRx         = "sockmeta_rx"
 	FuzzMapSockmetaSks        = "sockmeta_sks"
+	FuzzMapSockmetaSpill      = "sockmeta_spill"
 	FuzzMapSockmetaTcps       = "sockmeta_tcps"
 	FuzzProgFuzzArea          = "fuzz_area"
 	FuzzProgFuzzControl       = "fuzz_control"
@@ -596,6 +642,7 @@ type FuzzMapSpecs struct {
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -642,6 +689,7 @@ type FuzzMaps struct {
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -660,6 +708,7 @@ func (m *FuzzMaps) Close() error {
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }
