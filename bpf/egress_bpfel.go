@@ -26,6 +26,7 @@ const (
 	egressMapSockmetaLocals     = "sockmeta_locals"
 	egressMapSockmetaRaws       = "sockmeta_raws"
 	egressMapSockmetaRx         = "sockmeta_rx"
+	egressMapSockmetaSecret     = "sockmeta_secret"
 	egressMapSockmetaSks        = "sockmeta_sks"
 	egressMapSockmetaTcps       = "sockmeta_tcps"
 	egressProgSockmetaEgress    = "sockmeta_egress"
@@ -91,6 +92,7 @@ type egressMapSpecs struct {
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
@@ -132,6 +134,7 @@ type egressMaps struct {
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
@@ -148,6 +151,7 @@ func (m *egressMaps) Close() error {
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,
+		m.SockmetaSecret,
 		m.SockmetaSks,
 		m.SockmetaTcps,
 	)

@@ -77,6 +77,11 @@ func load(opts Options, missing error) (_ *programs, err error) {
 	if err != nil {
 		return nil, err
 	}
+	secret, err := secretMap()
+	if err != nil {
+		return nil, err
+	}
+	defer secret.Close()
 	ingress.Maps["sockmeta_rx"].MaxEntries = uint32(slotsPerCPU * cpus)
 	if err := ingress.Variables["slots_shift"].Set(uint32(bits.TrailingZeros(uint(slotsPerCPU)))); err != nil {
 		return nil, err
@@ -96,7 +101,7 @@ func load(opts Options, missing error) (_ *programs, err error) {
 		ingressMaps
 	}
 	types := kerneltypes.Cache()
-	if err := loadShared(ingress, &ingressObjects, nil, types); err != nil {
+	if err := loadShared(ingress, &ingressObjects, map[string]*ebpf.Map{secretName: secret}, types); err != nil {
 		return nil, err
 	}
 	p.ingress, p.maps = ingressObjects.ingressPrograms, ingressObjects.ingressMaps
@@ -159,6 +164,7 @@ func (p *programs) shared() map[string]*ebpf.Map {
 		"sockmeta_raws":       p.maps.SockmetaRaws,
 		"sockmeta_local_devs": p.maps.SockmetaLocalDevs,
 		"sockmeta_locals":     p.maps.SockmetaLocals,
+		secretName:            p.maps.SockmetaSecret,
 	}
 }
 

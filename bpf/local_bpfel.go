@@ -26,6 +26,7 @@ const (
 	localMapSockmetaLocals     = "sockmeta_locals"
 	localMapSockmetaRaws       = "sockmeta_raws"
 	localMapSockmetaRx         = "sockmeta_rx"
+	localMapSockmetaSecret     = "sockmeta_secret"
 	localMapSockmetaSks        = "sockmeta_sks"
 	localMapSockmetaTcps       = "sockmeta_tcps"
 	localProgSockmetaLocal     = "sockmeta_local"
@@ -90,6 +91,7 @@ type localMapSpecs struct {
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
@@ -130,6 +132,7 @@ type localMaps struct {
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
@@ -146,6 +149,7 @@ func (m *localMaps) Close() error {
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,
+		m.SockmetaSecret,
 		m.SockmetaSks,
 		m.SockmetaTcps,
 	)

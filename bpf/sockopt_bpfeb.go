@@ -18,6 +18,9 @@ type sockoptSockmetaAnchor uint32
 const (
 	sockoptSockmetaAnchorSOCKMETA_ANCHOR_SIZE  sockoptSockmetaAnchor = 4
 	sockoptSockmetaAnchorSOCKMETA_ANCHOR_MAGIC sockoptSockmetaAnchor = 91
+	sockoptSockmetaAnchorSOCKMETA_SEAL_SIZE    sockoptSockmetaAnchor = 12
+	sockoptSockmetaAnchorSOCKMETA_SEAL_MAGIC   sockoptSockmetaAnchor = 92
+	sockoptSockmetaAnchorSOCKMETA_SEAL_GAP     sockoptSockmetaAnchor = 4
 )
 
 type sockoptSockmetaAnswer struct {
@@ -165,6 +168,13 @@ type sockoptSockmetaHandshake struct {
 		Rec   sockoptSockmetaRecord
 	}
 	Spare [32]uint8
+}
+
+type sockoptSockmetaHost struct {
+	_        structs.HostLayout
+	Secret   [2]uint32
+	Gap      uint32
+	Reserved uint32
 }
 
 type sockoptSockmetaInfo struct {
@@ -390,6 +400,7 @@ const (
 	sockoptMapSockmetaLocals      = "sockmeta_locals"
 	sockoptMapSockmetaRaws        = "sockmeta_raws"
 	sockoptMapSockmetaRx          = "sockmeta_rx"
+	sockoptMapSockmetaSecret      = "sockmeta_secret"
 	sockoptMapSockmetaSks         = "sockmeta_sks"
 	sockoptMapSockmetaTcps        = "sockmeta_tcps"
 	sockoptProgSockmetaGetsockopt = "sockmeta_getsockopt"
@@ -470,6 +481,7 @@ type sockoptMapSpecs struct {
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
@@ -524,6 +536,7 @@ type sockoptMaps struct {
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
@@ -540,6 +553,7 @@ func (m *sockoptMaps) Close() error {
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,
+		m.SockmetaSecret,
 		m.SockmetaSks,
 		m.SockmetaTcps,
 	)

@@ -287,6 +287,13 @@ type FuzzSockmetaHandshake struct {
 	Spare [32]uint8
 }
 
+type FuzzSockmetaHost struct {
+	_        structs.HostLayout
+	Secret   [2]uint32
+	Gap      uint32
+	Reserved uint32
+}
+
 type FuzzSockmetaInstance struct {
 	_    structs.HostLayout
 	Info struct {
@@ -511,6 +518,7 @@ const (
 	FuzzMapSockmetaLocals     = "sockmeta_locals"
 	FuzzMapSockmetaRaws       = "sockmeta_raws"
 	FuzzMapSockmetaRx         = "sockmeta_rx"
+	FuzzMapSockmetaSecret     = "sockmeta_secret"
 	FuzzMapSockmetaSks        = "sockmeta_sks"
 	FuzzMapSockmetaTcps       = "sockmeta_tcps"
 	FuzzProgFuzzArea          = "fuzz_area"
@@ -595,6 +603,7 @@ type FuzzMapSpecs struct {
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
@@ -641,6 +650,7 @@ type FuzzMaps struct {
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
@@ -659,6 +669,7 @@ func (m *FuzzMaps) Close() error {
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,
+		m.SockmetaSecret,
 		m.SockmetaSks,
 		m.SockmetaTcps,
 	)
