@@ -159,3 +159,5 @@ func (*Producer) Refused() (uint64, error) { return 0, errOS }
 
 // Close does nothing.
 func (*Producer) Close() error { return nil }
+
+func hostRecord() (sockoptSockmetaHost, error) { return sockoptSockmetaHost{}, errOS }

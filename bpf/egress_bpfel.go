@@ -28,6 +28,7 @@ const (
 	egressMapSockmetaRooms      = "sockmeta_rooms"
 	egressMapSockmetaRx         = "sockmeta_rx"
 	egressMapSockmetaSeats      = "sockmeta_seats"
+	egressMapSockmetaSecret     = "sockmeta_secret"
 	egressMapSockmetaSks        = "sockmeta_sks"
 	egressMapSockmetaSpill      = "sockmeta_spill"
 	egressMapSockmetaTcps       = "sockmeta_tcps"
@@ -96,6 +97,7 @@ type egressMapSpecs struct {
 	SockmetaRooms      *ebpf.MapSpec `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSeats      *ebpf.MapSpec `ebpf:"sockmeta_seats"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
 	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
@@ -140,6 +142,7 @@ type egressMaps struct {
 	SockmetaRooms      *ebpf.Map `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSeats      *ebpf.Map `ebpf:"sockmeta_seats"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
 	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
@@ -159,6 +162,7 @@ func (m *egressMaps) Close() error {
 		m.SockmetaRooms,
 		m.SockmetaRx,
 		m.SockmetaSeats,
+		m.SockmetaSecret,
 		m.SockmetaSks,
 		m.SockmetaSpill,
 		m.SockmetaTcps,

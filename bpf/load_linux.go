@@ -79,6 +79,11 @@ func load(opts Options, missing error) (_ *programs, err error) {
 	if err != nil {
 		return nil, err
 	}
+	secret, err := secretMap()
+	if err != nil {
+		return nil, err
+	}
+	defer secret.Close()
 	ingress.Maps["sockmeta_rx"].MaxEntries = uint32(slotsPerCPU * cpus)
 	if err := ingress.Variables["slots_shift"].Set(uint32(bits.TrailingZeros(uint(slotsPerCPU)))); err != nil {
 		return nil, err
@@ -98,7 +103,7 @@ func load(opts Options, missing error) (_ *programs, err error) {
 		ingressMaps
 	}
 	types := kerneltypes.Cache()
-	if err := loadShared(ingress, &ingressObjects, nil, types); err != nil {
+	if err := loadShared(ingress, &ingressObjects, map[string]*ebpf.Map{secretName: secret}, types); err != nil {
 		return nil, err
 	}
 	p.ingress, p.maps = ingressObjects.ingressPrograms, ingressObjects.ingressMaps
@@ -174,6 +179,7 @@ func (p *programs) shared() map[string]*ebpf.Map {
 		"sockmeta_locals":     p.maps.SockmetaLocals,
 		seatsName:             p.bounds.SockmetaSeats,
 		roomsName:             p.bounds.SockmetaRooms,
+		secretName:            p.maps.SockmetaSecret,
 	}
 }
 

@@ -18,6 +18,9 @@ type sockoptSockmetaAnchor uint32
 const (
 	sockoptSockmetaAnchorSOCKMETA_ANCHOR_SIZE  sockoptSockmetaAnchor = 4
 	sockoptSockmetaAnchorSOCKMETA_ANCHOR_MAGIC sockoptSockmetaAnchor = 91
+	sockoptSockmetaAnchorSOCKMETA_SEAL_SIZE    sockoptSockmetaAnchor = 12
+	sockoptSockmetaAnchorSOCKMETA_SEAL_MAGIC   sockoptSockmetaAnchor = 92
+	sockoptSockmetaAnchorSOCKMETA_SEAL_GAP     sockoptSockmetaAnchor = 4
 )
 
 type sockoptSockmetaAnswer struct {
@@ -189,6 +192,13 @@ type sockoptSockmetaHandshake struct {
 	AllLost  uint8
 	Pad      [5]uint8
 	Spare    [32]uint8
+}
+
+type sockoptSockmetaHost struct {
+	_        structs.HostLayout
+	Secret   [2]uint32
+	Gap      uint32
+	Reserved uint32
 }
 
 type sockoptSockmetaInfo struct {
@@ -458,6 +468,7 @@ const (
 	sockoptMapSockmetaRooms       = "sockmeta_rooms"
 	sockoptMapSockmetaRx          = "sockmeta_rx"
 	sockoptMapSockmetaSeats       = "sockmeta_seats"
+	sockoptMapSockmetaSecret      = "sockmeta_secret"
 	sockoptMapSockmetaSks         = "sockmeta_sks"
 	sockoptMapSockmetaSpill       = "sockmeta_spill"
 	sockoptMapSockmetaTcps        = "sockmeta_tcps"
@@ -541,6 +552,7 @@ type sockoptMapSpecs struct {
 	SockmetaRooms      *ebpf.MapSpec `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSeats      *ebpf.MapSpec `ebpf:"sockmeta_seats"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
 	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
@@ -598,6 +610,7 @@ type sockoptMaps struct {
 	SockmetaRooms      *ebpf.Map `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSeats      *ebpf.Map `ebpf:"sockmeta_seats"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
 	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
@@ -617,6 +630,7 @@ func (m *sockoptMaps) Close() error {
 		m.SockmetaRooms,
 		m.SockmetaRx,
 		m.SockmetaSeats,
+		m.SockmetaSecret,
 		m.SockmetaSks,
 		m.SockmetaSpill,
 		m.SockmetaTcps,

@@ -24,9 +24,17 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 
+#define IFF_LOOPBACK (1 << 3)
+
+struct device {
+	struct device *parent;
+};
+
 struct net_device {
 	const struct rtnl_link_ops *rtnl_link_ops;
+	unsigned int flags;
 	possible_net_t nd_net;
+	struct device dev;
 };
 
 struct sock_common {

@@ -42,7 +42,9 @@ enum sockmeta_const {
 /* Type of the control message with a record, at level SOL_BPF. */
 #define SOCKMETA_SCM_RECORD 1
 
-/* The area's format: the last byte of its anchor, see sockmeta.h. */
+/* The area's format: the last byte of its anchor, see sockmeta.h. What sealed an area
+ * on the packet is no part of the record, which has an anchor in its place.
+ */
 enum sockmeta_format {
 	SOCKMETA_FORMAT_TLV = 0,
 	SOCKMETA_FORMAT_STRUCT = 1,
@@ -65,10 +67,12 @@ enum sockmeta_valid {
 
 /* sockmeta_record.flags */
 enum sockmeta_flag {
-	/* The area does not end in an anchor: another producer's format. */
+	/* The area was not sealed by this host's secret: it is of a program that does
+	 * not know it, or made up.
+	 */
 	SOCKMETA_F_UNANCHORED = 1 << 0,
-	/* An area was there, but the packet was decapsulated after it was
-	 * written, so that its place is no longer known.
+	/* An area may have been there, but the packet may have been decapsulated after
+	 * it was written, and it was not found.
 	 */
 	SOCKMETA_F_DECAPSULATED = 1 << 1,
 	/* An area was there and could not be read. */

@@ -300,6 +300,13 @@ type FuzzSockmetaHandshake struct {
 	Spare    [32]uint8
 }
 
+type FuzzSockmetaHost struct {
+	_        structs.HostLayout
+	Secret   [2]uint32
+	Gap      uint32
+	Reserved uint32
+}
+
 type FuzzSockmetaInstance struct {
 	_    structs.HostLayout
 	Info struct {
@@ -556,6 +563,7 @@ const (
 	FuzzMapSockmetaLocals     = "sockmeta_locals"
 	FuzzMapSockmetaRaws       = "sockmeta_raws"
 	FuzzMapSockmetaRx         = "sockmeta_rx"
+	FuzzMapSockmetaSecret     = "sockmeta_secret"
 	FuzzMapSockmetaSks        = "sockmeta_sks"
 	FuzzMapSockmetaSpill      = "sockmeta_spill"
 	FuzzMapSockmetaTcps       = "sockmeta_tcps"
@@ -641,6 +649,7 @@ type FuzzMapSpecs struct {
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
 	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
@@ -688,6 +697,7 @@ type FuzzMaps struct {
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
 	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
@@ -707,6 +717,7 @@ func (m *FuzzMaps) Close() error {
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,
+		m.SockmetaSecret,
 		m.SockmetaSks,
 		m.SockmetaSpill,
 		m.SockmetaTcps,
