@@ -19,7 +19,7 @@ type Options struct {
 	// MaxSockets is how many sockets have metadata at once, connections that a
 	// listener accepted and those that wait for that among them, and
 	// MaxSocketsPerUser how many of one user (the owner of the socket, fstat(2)).
-	// The kernel charges what it keeps at them, up to 18 KiB each, to the memory
+	// The kernel charges what it keeps at them, up to 10 KiB each, to the memory
 	// cgroup of the process that attached: docs/security.md says how to size it.
 	// Others are plain sockets, whose Support says so, and Counts has how many.
 	//

@@ -456,10 +456,12 @@ static __always_inline int get_moved(struct bpf_sockopt *ctx, __u64 handle, __u1
 }
 
 /* The segment that brought the last byte that the application read. */
-static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
+static __always_inline int get_read(struct bpf_sockopt *ctx, const struct sockmeta_sk *st,
+				    struct sockmeta_tcp *tcp)
 {
 	struct search s = {
 		.tcp = tcp,
+		.owner = st->id,
 		.spills = bpf_sk_storage_get(&sockmeta_spill, ctx->sk, 0, 0),
 	};
 	struct sockmeta_cell *found;
@@ -486,9 +488,10 @@ static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp
 /* A segment was taken for certain if its last byte was delivered, and can have come
  * with no other. What an acknowledgement did to the socket cannot be seen.
  */
-static __always_inline int get_latest(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
+static __always_inline int get_latest(struct bpf_sockopt *ctx, const struct sockmeta_sk *st,
+				      struct sockmeta_tcp *tcp)
 {
-	struct search s = { .tcp = tcp };
+	struct search s = { .tcp = tcp, .owner = st->id };
 	__u64 latest = tcp->latest;
 	struct sockmeta_cell *cell;
 	struct tcp_view v;
@@ -546,6 +549,6 @@ int sockmeta_getsockopt(struct bpf_sockopt *ctx)
 	if (ctx->optname == SOCKMETA_OPT_TCP_OPENING)
 		return get_opening(ctx, tcp);
 	if (ctx->optname == SOCKMETA_OPT_TCP_LATEST)
-		return get_latest(ctx, tcp);
-	return get_read(ctx, tcp);
+		return get_latest(ctx, st, tcp);
+	return get_read(ctx, st, tcp);
 }

@@ -3,7 +3,7 @@
 #ifndef SOCKMETA_TCP_SEARCH_H
 #define SOCKMETA_TCP_SEARCH_H
 
-#include "tcp_log.h"
+#include "tcp_pages.h"
 
 /* What the kernel says of the connection. The socket is locked. */
 struct tcp_view {
@@ -53,6 +53,9 @@ static __always_inline __u32 last_read(const struct tcp_view *v)
 struct search {
 	struct sockmeta_tcp *tcp;
 	struct sockmeta_spills *spills;
+	struct sockmeta_page *page;	/* that is looked into, */
+	__u32 entries;		/* and how many it should have */
+	__u64 owner;		/* struct sockmeta_sk.id */
 	__u32 byte;		/* sequence number */
 	__u32 segments;		/* that have it */
 	__u64 first;		/* number of the first of them in the ring; 0: none */
@@ -91,22 +94,18 @@ static int look_into_cell(__u32 i, struct search *s)
 }
 
 /* Those that were moved came before those in the ring. */
-static int look_into_spilled(__u32 i, struct search *s)
+static int look_into_entry(__u32 i, struct search *s)
 {
-	struct sockmeta_spilled *p;
-	__u32 start, end;
-	__u64 seq;
+	struct sockmeta_spilled *p = &s->page->at[i & (SOCKMETA_PAGE - 1)];
+	__u64 seq = load(p->seq), owner = load(p->owner);
+	__u32 start = load(p->start), end = load(p->end);
 	__u8 sure;
 
-	p = spilled_at(s->spills, s->spills->head + i);
-	seq = load(p->seq);
-	start = load(p->start);
-	end = load(p->end);
-	if (!seq)
-		return 0;
-	if (!is_record(seq) || read_seq(&p->seq) != seq) {
+	if (i >= s->entries)
+		return 1;
+	if (!is_record(seq) || owner != s->owner || read_seq(&p->seq) != seq) {
 		s->lost = 1;
-		return 0;
+		return 1;
 	}
 	if (!has_byte(start, end, s->byte))
 		return 0;
@@ -119,19 +118,42 @@ static int look_into_spilled(__u32 i, struct search *s)
 	return 0;
 }
 
+/* From the oldest page on. A connection has the next entry's page, or not yet. */
+static int look_into_page(__u32 i, struct search *s)
+{
+	__u64 head = read_seq(&s->spills->head), first, number, n;
+	struct sockmeta_page_ref *ref;
+
+	first = (head + SOCKMETA_PAGE - 1) / SOCKMETA_PAGE;
+	first = first > SOCKMETA_PAGE_REFS ? first - SOCKMETA_PAGE_REFS : 0;
+	n = first + i;
+	if (n * SOCKMETA_PAGE >= head)
+		return 1;
+	ref = page_ref(s->spills, n);
+	number = read_seq(&ref->number);
+	/* without a number, its entries are in lost */
+	if (!number || !in_range(read_seq(&ref->range), s->byte))
+		return 0;
+	s->page = page_of(number);
+	if (!s->page || read_seq(&s->page->number) != number) {
+		s->lost = 1;
+		return 1;
+	}
+	s->entries = head - n * SOCKMETA_PAGE;
+	bpf_loop(SOCKMETA_PAGE, look_into_entry, s, 0);
+	if (read_seq(&s->page->number) != number || read_seq(&ref->number) != number)
+		s->lost = 1;
+	return 0;
+}
+
 /* The loads are not ordered on every architecture: what they find is checked again,
  * with barriers, when it is copied.
  */
 static __always_inline void search(struct search *s)
 {
-	__u64 high;
-
 	bpf_loop(SOCKMETA_TCP_RING, look_into_cell, s, 0);
-	if (s->spills) {
-		high = read_seq(&s->spills->high);
-		if (high & SPILLS_USED && after(high, s->byte))
-			bpf_loop(SOCKMETA_SPILLS, look_into_spilled, s, 0);
-	}
+	if (s->spills)
+		bpf_loop(SOCKMETA_PAGE_REFS, look_into_page, s, 0);
 	/* at last, because what leaves the log goes there first */
 	if (s->tcp->all_lost || in_range(read_seq(&s->tcp->lost), s->byte))
 		s->lost = 1;
@@ -161,11 +183,6 @@ static __always_inline void forget_read(const struct search *s, __u32 read)
 	old = load(tcp->lost);
 	if (old && after(read, old >> 32))
 		__sync_val_compare_and_swap(&tcp->lost, old, 0);
-	if (!s->spills)
-		return;
-	old = load(s->spills->high);
-	if (old & SPILLS_USED && !is_needed(old, read))
-		__sync_val_compare_and_swap(&s->spills->high, old, 0);
 }
 
 #endif
