@@ -69,25 +69,53 @@ static __always_inline int has_byte(__u32 start, __u32 end, __u32 byte)
 	return !after(start, byte) && after(end, byte);
 }
 
+/* A segment that is logged, as it was under one number. */
+struct logged {
+	__u64 seq;		/* 0: nothing */
+	__u64 owner;
+	__u32 start, end;
+	__u32 doubtful;
+};
+
+/* Writers take less time than a few looks. What a cell had before is in the spills
+ * then, which are looked at later.
+ */
+#define LOOKS 8
+
+#define look(from, to)								\
+	({									\
+		__u32 look_, ok_ = 0;						\
+										\
+		for (look_ = 0; look_ < LOOKS && !ok_; look_++) {		\
+			(to)->seq = load((from)->seq);				\
+			(to)->start = load((from)->start);			\
+			(to)->end = load((from)->end);				\
+			copy_rest(from, to);					\
+			ok_ = !(to)->seq || (is_record((to)->seq) &&		\
+					     read_seq(&(from)->seq) == (to)->seq); \
+		}								\
+		ok_;								\
+	})
+
 /* For bpf_loop(): the verifier would follow every way through the cells. */
 static int look_into_cell(__u32 i, struct search *s)
 {
 	struct sockmeta_cell *cell = &s->tcp->ring[i & (SOCKMETA_TCP_RING - 1)];
-	__u64 seq = load(cell->seq);
-	__u32 start = load(cell->start), end = load(cell->end);
-	__u8 sure = !load(cell->doubtful);
+	struct logged l = {};
+	__u8 sure;
 
-	if (!seq)
-		return 0;
-	if (!is_record(seq) || read_seq(&cell->seq) != seq) {
+#define copy_rest(from, to) (to)->doubtful = load((from)->doubtful)
+	if (!look(cell, &l)) {
 		s->lost = 1;
 		return 0;
 	}
-	if (!has_byte(start, end, s->byte))
+#undef copy_rest
+	if (!l.seq || !has_byte(l.start, l.end, s->byte))
 		return 0;
 	s->segments++;
-	if (!s->first || sure > s->sure || (sure == s->sure && seq < s->first)) {
-		s->first = seq;
+	sure = !l.doubtful;
+	if (!s->first || sure > s->sure || (sure == s->sure && l.seq < s->first)) {
+		s->first = l.seq;
 		s->sure = sure;
 	}
 	return 0;
@@ -97,22 +125,23 @@ static int look_into_cell(__u32 i, struct search *s)
 static int look_into_entry(__u32 i, struct search *s)
 {
 	struct sockmeta_spilled *p = &s->page->at[i & (SOCKMETA_PAGE - 1)];
-	__u64 seq = load(p->seq), owner = load(p->owner);
-	__u32 start = load(p->start), end = load(p->end);
+	struct logged l = {};
 	__u8 sure;
 
 	if (i >= s->entries)
 		return 1;
-	if (!is_record(seq) || owner != s->owner || read_seq(&p->seq) != seq) {
+#define copy_rest(from, to) (to)->owner = load((from)->owner)
+	if (!look(p, &l) || !l.seq || l.owner != s->owner) {
 		s->lost = 1;
 		return 1;
 	}
-	if (!has_byte(start, end, s->byte))
+#undef copy_rest
+	if (!has_byte(l.start, l.end, s->byte))
 		return 0;
 	s->segments++;
-	sure = !(seq & SPILLED_DOUBTFUL);
+	sure = !(l.seq & SPILLED_DOUBTFUL);
 	if (sure > s->sure || (sure == s->sure && !s->handle)) {
-		s->handle = seq & ~SPILLED_DOUBTFUL;
+		s->handle = l.seq & ~SPILLED_DOUBTFUL;
 		s->sure = sure;
 	}
 	return 0;
@@ -146,14 +175,28 @@ static int look_into_page(__u32 i, struct search *s)
 	return 0;
 }
 
-/* The loads are not ordered on every architecture: what they find is checked again,
- * with barriers, when it is copied.
+/* Once through the log. The loads are not ordered on every architecture: what they
+ * find is checked again, with barriers, when it is copied.
  */
-static __always_inline void search(struct search *s)
+static int search_once(__u32 pass, struct search *s)
 {
+	s->segments = 0;
+	s->first = 0;
+	s->handle = 0;
+	s->sure = 0;
+	s->lost = 0;
 	bpf_loop(SOCKMETA_TCP_RING, look_into_cell, s, 0);
 	if (s->spills)
 		bpf_loop(SOCKMETA_PAGE_REFS, look_into_page, s, 0);
+	/* what is being written will have been in a moment */
+	return !s->lost;
+}
+
+#define SEARCHES 8
+
+static __always_inline void search(struct search *s)
+{
+	bpf_loop(SEARCHES, search_once, s, 0);
 	/* at last, because what leaves the log goes there first */
 	if (s->tcp->all_lost || in_range(read_seq(&s->tcp->lost), s->byte))
 		s->lost = 1;
