@@ -208,8 +208,8 @@ func setPinned(path string, h sockoptSockmetaHost) error {
 	if err := m.Put(uint32(0), &h); err != nil && !errors.Is(err, unix.EPERM) {
 		return err
 	}
-	// Busy: it is frozen already, or somebody writes.
-	if err := m.Freeze(); err != nil && !errors.Is(err, unix.EBUSY) {
+	// It is frozen already, or somebody writes.
+	if err := m.Freeze(); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EBUSY) {
 		return err
 	}
 	return nil
