@@ -113,7 +113,7 @@ func newHostRecord() (h sockoptSockmetaHost, err error) {
 
 func isBPFFS(dir string) bool {
 	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) == nil && st.Type == unix.BPF_FS_MAGIC
+	return unix.Statfs(dir, &st) == nil && uint32(st.Type) == unix.BPF_FS_MAGIC
 }
 
 // isSafeDir says whether nobody but its owner, root or this user, can take files of
