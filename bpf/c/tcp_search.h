@@ -194,21 +194,41 @@ static int search_once(__u32 pass, struct search *s)
 
 #define SEARCHES 8
 
-static __always_inline void search(struct search *s)
+/* What was found of a byte. */
+struct found {
+	__u64 first;		/* as in struct search */
+	__u64 handle;
+	__u32 segments;
+	__u32 lost;
+};
+
+/* Global, so that the verifier looks at it once and not again for each way that leads
+ * here.
+ */
+__noinline int search(struct sockmeta_tcp *tcp, struct sockmeta_spills *spills, __u64 owner,
+		      __u32 byte, struct found *f)
 {
-	bpf_loop(SEARCHES, search_once, s, 0);
+	struct search s = { .tcp = tcp, .spills = spills, .owner = owner, .byte = byte };
+
+	if (!tcp || !f)
+		return 0;
+	bpf_loop(SEARCHES, search_once, &s, 0);
+	f->first = s.first;
+	f->handle = s.handle;
+	f->segments = s.segments;
 	/* at last, because what leaves the log goes there first */
-	if (s->tcp->all_lost || in_range(read_seq(&s->tcp->lost), s->byte))
-		s->lost = 1;
+	f->lost = s.lost || tcp->all_lost || in_range(read_seq(&tcp->lost), byte);
+	return 0;
 }
 
 /* What the record that was found is worth. */
-static __always_inline __u16 doubts(const struct search *s)
+static __always_inline __u16 doubts(const struct sockmeta_tcp *tcp, __u32 byte,
+				    const struct found *f)
 {
-	if (s->segments > 1)
+	if (f->segments > 1)
 		return SOCKMETA_F_REPEATED | SOCKMETA_F_UNPROVEN;
 	/* segments may have come that nobody logged */
-	if (s->tcp->late && !after(s->byte, s->tcp->settled))
+	if (tcp->late && !after(byte, tcp->settled))
 		return SOCKMETA_F_UNPROVEN;
 	return 0;
 }
@@ -216,9 +236,8 @@ static __always_inline __u16 doubts(const struct search *s)
 /* Forgets what the application has read past, or it would count again once the
  * sequence numbers have gone around. The log's writers may be at work.
  */
-static __always_inline void forget_read(const struct search *s, __u32 read)
+static __always_inline void forget_read(struct sockmeta_tcp *tcp, __u32 read)
 {
-	struct sockmeta_tcp *tcp = s->tcp;
 	__u64 old;
 
 	if (tcp->late && after(read - 1, tcp->settled))
