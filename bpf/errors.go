@@ -26,4 +26,9 @@ var (
 	// ErrOverrun says that there was a record, and that newer packets have
 	// taken its place because it was asked for too late.
 	ErrOverrun = errors.New("metadata overrun by newer packets")
+
+	// ErrConflict says that Attach found programs attached, which others hold, that
+	// do not have what its options ask for. The error that wraps it names the
+	// options, what they are and what was asked for.
+	ErrConflict = errors.New("what is attached to the cgroup has other options")
 )
