@@ -42,6 +42,8 @@ func TestFaultMounts(t *testing.T) {
 			bareCgroup(t)
 			out, err := testutil.RunChild(t, tt.child, testutil.ChildOptions{
 				Netns: ns, Mounts: tt.mounts, Env: []string{pinEnv + "=" + t.TempDir()},
+				// Else it finds the cgroup where process 1 has it mounted.
+				DropCaps: []uintptr{unix.CAP_SYS_PTRACE},
 			})
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)
