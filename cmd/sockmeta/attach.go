@@ -30,7 +30,7 @@ func attach(ctx context.Context, args []string, out io.Writer) (err error) {
 	defer a.Close()
 	shared := ""
 	if a.Shared() {
-		shared = ", shared with another process, whose options hold"
+		shared = ", shared with another process"
 	}
 	fmt.Fprintf(out, "attached to %s: %d slots%s\n", a.Cgroup(), a.Info().Slots, shared)
 	if opts.producer != "" {

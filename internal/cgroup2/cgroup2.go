@@ -61,21 +61,28 @@ func self() (MountPoint, string, error) {
 	if m, dir, ok := locate(mounts, own); ok {
 		return m, dir, nil
 	}
-	m, dir, err := throughInit(own)
-	switch {
-	case err == nil:
+	// ip netns exec mounts a new /sys over the one that has it.
+	m, dir, initErr := throughInit(own)
+	if initErr == nil {
 		return m, dir, nil
-	case len(mounts) == 0:
-		return MountPoint{}, "", fmt.Errorf("cgroup2: not mounted in this mount namespace, though the process is in cgroup %q, and not to be had from process 1 (%w); a program started by ip netns exec has a new /sys without it, one started by nsenter --net=/run/netns/NAME does not: %w", own, err, ErrNoCgroup2)
 	}
-	return MountPoint{}, "", fmt.Errorf("cgroup2: own cgroup %q lies outside what is mounted at %q, and is not to be had from process 1 (%w): %w", own, mounts[0].Dir, err, ErrNoCgroup2)
+	m, err = detachedMount()
+	if err == nil {
+		if m, dir, ok := locate([]MountPoint{m}, own); ok {
+			return m, dir, nil
+		}
+		err = errors.New("it is outside of this cgroup namespace")
+	}
+	if len(mounts) != 0 {
+		return MountPoint{}, "", fmt.Errorf("cgroup2: own cgroup %q lies outside what is mounted at %q, and is to be had neither from process 1 (%w) nor by a mount (%w): %w", own, mounts[0].Dir, initErr, err, ErrNoCgroup2)
+	}
+	return MountPoint{}, "", fmt.Errorf("cgroup2: not mounted in this mount namespace, though the process is in cgroup %q, which is to be had neither from process 1 (%w) nor by a mount (%w); ip netns exec gives programs a new /sys without it, nsenter --net=/run/netns/NAME leaves it: %w", own, initErr, err, ErrNoCgroup2)
 }
 
 // init1 is where process 1 has what is mounted, for those who may look there.
 const init1 = "/proc/1/root"
 
-// throughInit finds the cgroup where process 1 has it mounted. ip netns exec mounts a
-// new /sys over the one that has it.
+// throughInit finds the cgroup where process 1 has it mounted.
 func throughInit(own string) (MountPoint, string, error) {
 	// The kernel shows the mounts' roots as the reader's cgroup namespace has them.
 	mountinfo, err := os.ReadFile("/proc/1/mountinfo")
