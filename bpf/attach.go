@@ -3,7 +3,8 @@
 package bpf
 
 // Options say how to attach. The zero value attaches to the cgroup of this
-// process and shares what is attached there already.
+// process and shares what is attached there already, with whatever options. What is
+// not zero holds: Attach fails with ErrConflict where it would share something else.
 type Options struct {
 	// Cgroup is the directory of a cgroup v2. Empty: the one that this
 	// process is in.
@@ -13,7 +14,7 @@ type Options struct {
 	// until newer ones take their place: a power of two, 384 bytes each. It
 	// should be more than the packets that wait in all receive buffers of
 	// the sockets that opted in. 0: 4096, fewer on hosts with more than 16
-	// CPUs. Has a meaning only where nothing can be shared.
+	// CPUs.
 	SlotsPerCPU int
 
 	// MaxSockets is how many sockets have metadata at once, connections that a
@@ -32,8 +33,8 @@ type Options struct {
 	// Private attaches programs of our own even where others are.
 	Private bool
 
-	// Policy is what applications may ask for with what they send. Has a
-	// meaning only where nothing can be shared, like the next.
+	// Policy is what applications may ask for with what they send. One that is not
+	// zero is what holds: that of an attachment which is shared is the same.
 	Policy Policy
 
 	// Tracing makes the programs read raw control messages, {SOL_BPF,
