@@ -15,6 +15,8 @@ const (
 	KeySeq = 17
 	// KeyLen is the number of bytes of a TCP segment's payload, u32.
 	KeyLen = 18
+	// KeyTag is the last four bytes of the frame's source address, u32.
+	KeyTag = 20
 )
 
 // FillerWords is how often KeyFiller's value holds the datagram's id, and

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// measure prints how many reads have a record where the wire is no worse than
+// wires are, and returns how many had a wrong one.
+func measure(ctx context.Context, size int) (violations int, err error) {
+	attachment, err := attach()
+	if err != nil {
+		return 0, err
+	}
+	defer attachment.close()
+	l, err := newLab()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+	fmt.Printf("%d bytes; lost, reordered and duplicated: 1 of 100 each\n", size)
+	fmt.Println("| GRO | written by | read by | reads | with a record | of these flagged | overrun | none | wrong |")
+	fmt.Println("|---|---|---|---|---|---|---|---|---|")
+	var sum tally
+	for _, gro := range []bool{false, true} {
+		for _, write := range []uint8{1, 0} {
+			for _, read := range []uint8{3, 0, 5} {
+				if ctx.Err() != nil {
+					return violations, ctx.Err()
+				}
+				var t tally
+				c := connection{write: write, read: read, pause: 1, seed: 1, total: uint32(size), ops: honestOps(1), untroubled: true}
+				if gro {
+					c.group = 3
+				}
+				s := setting{gro: gro}
+				l.wire.forget()
+				if err := l.apply(s); err != nil {
+					return violations, err
+				}
+				k := &task{lab: l, plan: &c, port: firstPort, tally: &t, where: "honest", fixed: true}
+				k.run()
+				fmt.Println(t.row(gro, choose(writeSizes[:], write), choose(readSizes[:], read)))
+				violations += t.wrong()
+				sum.violations = append(sum.violations, t.violations...)
+				sum.troubles = append(sum.troubles, t.troubles...)
+			}
+		}
+	}
+	for _, s := range append(sum.troubles, sum.violations[:min(20, len(sum.violations))]...) {
+		fmt.Println(s)
+	}
+	return violations, nil
+}
+
+// row is what honest traffic got, as a row of a table.
+func (t *tally) row(gro bool, write, read int) string {
+	o := &t.outcomes[ofRead]
+	all := 0
+	for _, n := range o {
+		all += n
+	}
+	share := func(n int) string { return fmt.Sprintf("%.3f %%", 100*float64(n)/float64(max(all, 1))) }
+	had := o[right] + o[rightInDoubt] + o[wrongInDoubt] + o[undecided] + o[wrong]
+	return "| " + strings.Join([]string{
+		map[bool]string{false: "off", true: "on"}[gro], fmt.Sprint(write), fmt.Sprint(read), fmt.Sprint(all),
+		share(had), share(o[rightInDoubt] + o[wrongInDoubt]), share(o[overrun]), share(o[noMetadata]), fmt.Sprint(o[wrong]),
+	}, " | ") + " |"
+}
