@@ -27,7 +27,7 @@ const (
 )
 
 // lifetime bounds what one connection of a plan may take.
-const lifetime = 60 * time.Second
+const lifetime = 30 * time.Second
 
 // A task is one connection of a plan, made and judged in a lab.
 type task struct {
@@ -130,11 +130,17 @@ func (k *task) dial(addr netip.AddrPort, from uint16) (c net.Conn, err error) {
 		opts = append(opts, option{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1})
 	}
 	d.Control = k.control(opts...)
-	err = k.lab.client.Do(func() (err error) {
-		c, err = d.Dial("tcp", addr.String())
-		return err
-	})
-	return c, err
+	for {
+		err = k.lab.client.Do(func() (err error) {
+			c, err = d.Dial("tcp", addr.String())
+			return err
+		})
+		// The last connection's end may still be on its way.
+		if from == 0 || !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.EADDRINUSE) || time.Now().After(k.expiry) {
+			return c, err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // reusedFrom is what the clients' ports are above the servers' that they use again.

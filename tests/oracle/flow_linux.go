@@ -2,7 +2,10 @@
 
 package main
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+	"time"
+)
 
 // A flow is what the wire knows of one TCP connection, or of the datagrams to one
 // socket.
@@ -37,6 +40,11 @@ type flow struct {
 	count int // frames of the client
 	born  int64
 
+	// told is the highest acknowledgement that went to the client, and progress when
+	// that was.
+	told     uint32
+	progress int64
+
 	merge     packet // what is to go out with the next segment
 	mergeLeft int    // how many more may be added
 	mergeDue  int64
@@ -55,12 +63,21 @@ func (f *flow) offset(seq uint32) int32 { return int32(seq - f.isn - 1) }
 
 func before(a, b uint32) bool { return int32(a-b) < 0 }
 
-// nextOp returns what becomes of the next frame, and how. When a connection has
-// had its share of trouble the rest of it passes.
+// mercy is after how long without progress frames pass: TCP waits ever longer, and
+// would do little else.
+const mercy = int64(30 * time.Millisecond)
+
+// troubled says whether the wire is to be anything but a good one for now.
+func (f *flow) troubled(now int64) bool {
+	return f.conn.mode != multipath && now-f.born < f.conn.trouble() &&
+		(f.conn.mode.isUDP() || f.conn.untroubled || now-f.progress < mercy)
+}
+
+// nextOp returns what becomes of the next frame, and how.
 func (f *flow) nextOp(now int64) (op, byte) {
 	f.count++
 	ops := f.conn.ops
-	if len(ops) < 2 || f.conn.mode == multipath || now-f.born > f.conn.trouble() {
+	if len(ops) < 2 || !f.troubled(now) {
 		return opPass, 0
 	}
 	i := f.next % (len(ops) / 2) * 2

@@ -192,7 +192,9 @@ func (j *judge) latest(a *answer, newestRead uint32) (outcome, string) {
 	if k := j.frames[a.tag].kind; k.never() {
 		return a.weigh(false), "TCP never accepted " + j.describe(a.tag)
 	}
-	if newestRead != 0 && j.frames[newestRead].tag > a.tag {
+	// GRO lets a segment that has to go on at once overtake those that wait and have
+	// other metadata.
+	if !j.setting.gro && newestRead != 0 && j.frames[newestRead].tag > a.tag {
 		return a.weigh(false), fmt.Sprintf("it is %s, and %s had been read", j.describe(a.tag), j.describe(newestRead))
 	}
 	if a.tag > a.after {
@@ -225,6 +227,9 @@ func (j *judge) opening(a *answer, saved uint32) (outcome, string) {
 		if j.setting.cookies || j.setting.backlog || j.flow.conn.mode == crossed {
 			return undecided, ""
 		}
+	}
+	if j.frames[a.tag].kind == abortedSYN && (j.setting.cookies || j.setting.backlog) {
+		return undecided, ""
 	}
 	return a.weigh(false), fmt.Sprintf("it is %s, and it was opened by one of %d", j.describe(a.tag), j.flow.opened)
 }

@@ -32,6 +32,7 @@ func main() {
 	size := flag.Int("bytes", 10_000_000, "bytes that each seed's connections carry")
 	labs := flag.Int("labs", 3, "how many seeds at once")
 	honest := flag.Bool("honest", false, "measure how many reads have a record")
+	only := flag.Int("connection", -1, "the only connection to make of each seed's (default all)")
 	verbose := flag.Bool("v", false, "tell of each seed's connections")
 	flag.Parse()
 	if *seed == 0 {
@@ -45,7 +46,7 @@ func main() {
 	if *honest {
 		violations, err = measure(ctx, *size)
 	} else {
-		violations, err = try(ctx, *seed, *seeds, *size, *labs, *verbose)
+		violations, err = try(ctx, *seed, *seeds, *size, *labs, *only, *verbose)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "oracle:", err)
@@ -56,7 +57,7 @@ func main() {
 }
 
 // try runs seeds, and returns how many answers were wrong.
-func try(ctx context.Context, seed uint64, seeds, size, labs int, verbose bool) (int, error) {
+func try(ctx context.Context, seed uint64, seeds, size, labs, only int, verbose bool) (int, error) {
 	attachment, err := attach()
 	if err != nil {
 		return 0, err
@@ -73,7 +74,7 @@ func try(ctx context.Context, seed uint64, seeds, size, labs int, verbose bool) 
 			l, err := newLab()
 			for s := range next {
 				if err == nil {
-					err = l.runPlan(newPlan(s, size), &t, fmt.Sprintf("-seed %d", s), verbose)
+					err = l.runPlan(newPlan(s, size), only, &t, fmt.Sprintf("-seed %d", s), verbose)
 				}
 			}
 			if l != nil {

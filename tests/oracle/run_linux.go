@@ -42,8 +42,8 @@ const (
 	atOnce = 6
 )
 
-// runPlan runs all connections of a plan.
-func (l *lab) runPlan(p *plan, t *tally, name string, verbose bool) error {
+// runPlan runs the connections of a plan, or only one of them.
+func (l *lab) runPlan(p *plan, only int, t *tally, name string, verbose bool) error {
 	l.wire.forget()
 	if err := l.apply(p.setting); err != nil {
 		return err
@@ -51,10 +51,13 @@ func (l *lab) runPlan(p *plan, t *tally, name string, verbose bool) error {
 	var wg sync.WaitGroup
 	free := make(chan struct{}, atOnce)
 	for i := range p.conns {
+		if only >= 0 && i != only {
+			continue
+		}
 		k := &task{lab: l, plan: &p.conns[i], port: uint16(firstPort + i), tally: t}
-		k.where = fmt.Sprintf("%s, connection %d (%v; %v)", name, i, k.plan, p.setting)
+		k.where = fmt.Sprintf("%s -connection %d (%v)", name, i, k.plan.mode)
 		if verbose {
-			fmt.Println(k.where)
+			fmt.Printf("%s: %v; %v\n", k.where, k.plan, p.setting)
 		}
 		free <- struct{}{}
 		wg.Go(func() {

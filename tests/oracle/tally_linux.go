@@ -19,12 +19,14 @@ type tally struct {
 	frames     int
 	sent       [kinds]int
 	violations []string
+	// told are those that have been told of: the same answer may come many times.
+	told map[string]bool
 	// troubles are what the oracle could not do.
 	troubles []string
 }
 
 // mostViolations is how many are told in full.
-const mostViolations = 1000
+const mostViolations = 200
 
 func (t *tally) add(a *answer, o outcome, where, why string) {
 	t.mu.Lock()
@@ -36,7 +38,12 @@ func (t *tally) add(a *answer, o outcome, where, why string) {
 		}
 		t.flags[a.question][fmt.Sprintf("%v: %v", o, a.flags)]++
 	}
-	if o == wrong && len(t.violations) < mostViolations {
+	same := fmt.Sprint(where, a.question, a.tag)
+	if o == wrong && !t.told[same] && len(t.violations) < mostViolations {
+		if t.told == nil {
+			t.told = make(map[string]bool)
+		}
+		t.told[same] = true
 		t.violations = append(t.violations, fmt.Sprintf("%s: %v after %d bytes: %s", where, a.question, a.read, why))
 	}
 	if o == undecided && why != "" {

@@ -170,7 +170,7 @@ func (w *wire) flow(p *packet, clientPort, serverPort uint16, fromClient bool) *
 	}
 	f = &flow{
 		number: int32(len(w.all)), conn: c, rng: rand.New(rand.NewPCG(c.seed, uint64(len(w.all)))),
-		clientPort: clientPort, serverPort: serverPort, born: w.now, groupSize: choose(groupSizes[:], c.group),
+		clientPort: clientPort, serverPort: serverPort, born: w.now, progress: w.now, groupSize: choose(groupSizes[:], c.group),
 	}
 	w.flows[key] = f
 	w.all = append(w.all, f)
@@ -266,14 +266,17 @@ func (w *wire) fromServer(b []byte, _ int) {
 			f.skipACKs--
 			return
 		}
-	case p.payload == 0 && !p.has(fin):
+	case p.payload == 0 && !p.has(fin) && f.troubled(w.now):
 		if f.loseACKs > 0 {
 			f.loseACKs--
 			return
 		}
-		if f.conn.acks > 0 && w.now-f.born < f.conn.trouble() && f.rng.IntN(256) < int(f.conn.acks) {
+		if f.rng.IntN(256) < int(f.conn.acks) {
 			return
 		}
+	}
+	if p.has(ack) && f.told != p.ack() {
+		f.told, f.progress = p.ack(), w.now
 	}
 	w.toClient(&p)
 }
