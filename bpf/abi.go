@@ -79,6 +79,7 @@ const (
 	FlagHandshakeAck = uint16(sockoptSockmetaFlagSOCKMETA_F_HANDSHAKE_ACK)
 	FlagRepeated     = uint16(sockoptSockmetaFlagSOCKMETA_F_REPEATED)
 	FlagTruncated    = uint16(sockoptSockmetaFlagSOCKMETA_F_TRUNCATED)
+	FlagUnproven     = uint16(sockoptSockmetaFlagSOCKMETA_F_UNPROVEN)
 	FlagSenderLost   = uint16(sockoptSockmetaFlagSOCKMETA_F_SENDER_LOST)
 )
 

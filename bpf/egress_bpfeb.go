@@ -27,6 +27,7 @@ const (
 	egressMapSockmetaRaws       = "sockmeta_raws"
 	egressMapSockmetaRx         = "sockmeta_rx"
 	egressMapSockmetaSks        = "sockmeta_sks"
+	egressMapSockmetaSpill      = "sockmeta_spill"
 	egressMapSockmetaTcps       = "sockmeta_tcps"
 	egressProgSockmetaEgress    = "sockmeta_egress"
 	egressVarRaws               = "raws"
@@ -92,6 +93,7 @@ type egressMapSpecs struct {
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -133,6 +135,7 @@ type egressMaps struct {
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -149,6 +152,7 @@ func (m *egressMaps) Close() error {
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

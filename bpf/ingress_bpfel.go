@@ -27,6 +27,7 @@ const (
 	ingressMapSockmetaRaws       = "sockmeta_raws"
 	ingressMapSockmetaRx         = "sockmeta_rx"
 	ingressMapSockmetaSks        = "sockmeta_sks"
+	ingressMapSockmetaSpill      = "sockmeta_spill"
 	ingressMapSockmetaTcps       = "sockmeta_tcps"
 	ingressProgSockmetaIngress   = "sockmeta_ingress"
 	ingressVarFirstRound         = "first_round"
@@ -93,6 +94,7 @@ type ingressMapSpecs struct {
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -135,6 +137,7 @@ type ingressMaps struct {
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -151,6 +154,7 @@ func (m *ingressMaps) Close() error {
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

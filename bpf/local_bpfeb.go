@@ -27,6 +27,7 @@ const (
 	localMapSockmetaRaws       = "sockmeta_raws"
 	localMapSockmetaRx         = "sockmeta_rx"
 	localMapSockmetaSks        = "sockmeta_sks"
+	localMapSockmetaSpill      = "sockmeta_spill"
 	localMapSockmetaTcps       = "sockmeta_tcps"
 	localProgSockmetaLocal     = "sockmeta_local"
 )
@@ -91,6 +92,7 @@ type localMapSpecs struct {
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -131,6 +133,7 @@ type localMaps struct {
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -147,6 +150,7 @@ func (m *localMaps) Close() error {
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

@@ -27,6 +27,7 @@ const (
 	nativeMapSockmetaRaws        = "sockmeta_raws"
 	nativeMapSockmetaRx          = "sockmeta_rx"
 	nativeMapSockmetaSks         = "sockmeta_sks"
+	nativeMapSockmetaSpill       = "sockmeta_spill"
 	nativeMapSockmetaTcps        = "sockmeta_tcps"
 	nativeProgSockmetaFaultIn    = "sockmeta_fault_in"
 	nativeProgSockmetaRecv4      = "sockmeta_recv4"
@@ -109,6 +110,7 @@ type nativeMapSpecs struct {
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -155,6 +157,7 @@ type nativeMaps struct {
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -171,6 +174,7 @@ func (m *nativeMaps) Close() error {
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

@@ -27,6 +27,7 @@ const (
 	sockopsMapSockmetaRaws       = "sockmeta_raws"
 	sockopsMapSockmetaRx         = "sockmeta_rx"
 	sockopsMapSockmetaSks        = "sockmeta_sks"
+	sockopsMapSockmetaSpill      = "sockmeta_spill"
 	sockopsMapSockmetaTcps       = "sockmeta_tcps"
 	sockopsProgSockmetaSockops   = "sockmeta_sockops"
 )
@@ -91,6 +92,7 @@ type sockopsMapSpecs struct {
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -131,6 +133,7 @@ type sockopsMaps struct {
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -147,6 +150,7 @@ func (m *sockopsMaps) Close() error {
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

@@ -88,6 +88,7 @@ const (
 	sockoptSockmetaFlagSOCKMETA_F_HANDSHAKE_ACK sockoptSockmetaFlag = 32
 	sockoptSockmetaFlagSOCKMETA_F_REPEATED      sockoptSockmetaFlag = 64
 	sockoptSockmetaFlagSOCKMETA_F_TRUNCATED     sockoptSockmetaFlag = 128
+	sockoptSockmetaFlagSOCKMETA_F_UNPROVEN      sockoptSockmetaFlag = 256
 	sockoptSockmetaFlagSOCKMETA_F_SENDER_LOST   sockoptSockmetaFlag = 512
 )
 
@@ -151,20 +152,31 @@ const (
 type sockoptSockmetaHandshake struct {
 	_   structs.HostLayout
 	Syn struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   sockoptSockmetaRecord
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      sockoptSockmetaRecord
 	}
 	Ack struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   sockoptSockmetaRecord
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      sockoptSockmetaRecord
 	}
-	Spare [32]uint8
+	Lost     uint64
+	Repeated uint8
+	Reset    uint8
+	AllLost  uint8
+	Pad      [5]uint8
+	Spare    [32]uint8
 }
 
 type sockoptSockmetaInfo struct {
@@ -293,35 +305,62 @@ type sockoptSockmetaSlot struct {
 	_        [8]byte
 }
 
-type sockoptSockmetaTcp struct {
-	_           structs.HostLayout
-	Unread      uint32
-	Fin         uint32
-	Established uint8
-	HasFin      uint8
-	Pad         [6]uint8
-	Head        uint64
-	Latest      uint64
-	Opening     struct {
+type sockoptSockmetaSpills struct {
+	_    structs.HostLayout
+	Head uint64
+	High uint64
+	At   [480]struct {
 		_     structs.HostLayout
 		Seq   uint64
 		Start uint32
 		End   uint32
-		Rec   sockoptSockmetaRecord
+	}
+}
+
+type sockoptSockmetaTcp struct {
+	_            structs.HostLayout
+	Unread       uint32
+	Settled      uint32
+	Established  uint8
+	Dialed       uint8
+	Late         uint8
+	Newer        uint8
+	AllLost      uint8
+	Pad          uint8
+	OpeningFlags uint16
+	Opened       uint64
+	Head         uint64
+	Latest       uint64
+	Lost         uint64
+	Opening      struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      sockoptSockmetaRecord
 	}
 	Control struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   sockoptSockmetaRecord
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      sockoptSockmetaRecord
 	}
 	Ring [16]struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   sockoptSockmetaRecord
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      sockoptSockmetaRecord
 	}
 	Spare [32]uint8
 }
@@ -391,6 +430,7 @@ const (
 	sockoptMapSockmetaRaws        = "sockmeta_raws"
 	sockoptMapSockmetaRx          = "sockmeta_rx"
 	sockoptMapSockmetaSks         = "sockmeta_sks"
+	sockoptMapSockmetaSpill       = "sockmeta_spill"
 	sockoptMapSockmetaTcps        = "sockmeta_tcps"
 	sockoptProgSockmetaGetsockopt = "sockmeta_getsockopt"
 	sockoptProgSockmetaSetsockopt = "sockmeta_setsockopt"
@@ -471,6 +511,7 @@ type sockoptMapSpecs struct {
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -525,6 +566,7 @@ type sockoptMaps struct {
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -541,6 +583,7 @@ func (m *sockoptMaps) Close() error {
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

@@ -45,26 +45,40 @@ func (c *TCPConn) Support() Support { return c.sock.support() }
 // the segment that brought the last of them. It stays until the next Read, and
 // is that of the last bytes also when Read has returned io.EOF.
 //
-// The kernel remembers the 16 segments with data that arrived last; where more
-// than that were waiting, or retransmitted ones came after, the error is
-// ErrOverrun. It is
-// ErrNoMetadata where nothing has been read. A record with cmsg.FlagRepeated is
-// of the first of several segments with these bytes; with cmsg.FlagAggregate it
-// stands for segments that GRO merged.
+// The kernel filters a segment before TCP decides whether to take it, so the
+// programs log each segment with the bytes that were new when it came. A byte came
+// with the one segment in the log that has it. If several have it, which takes a
+// retransmission of what waits out of order or a spoofed segment, the record is of
+// the most likely one and has cmsg.FlagUnproven and cmsg.FlagRepeated. A record
+// with cmsg.FlagAggregate stands for segments that GRO merged.
+//
+// The log has room for 496 segments that wait unread. If more wait, the oldest are
+// lost, and the error is ErrOverrun. If more than 16 wait, the older ones take
+// receive slots (bpf.Options.SlotsPerCPU), which newer packets may take from them.
+// The error is ErrNoMetadata if nothing has been read, and for bytes that came
+// before the connection opted in. What was in the receive window then is unproven.
 //
 // Metadata does not block and knows no deadlines. With several readers, "the
 // last" is the last of any of them.
+//
+// Sources: tcp_filter in net/ipv4/tcp_ipv4.c runs before tcp_rcv_established and
+// tcp_data_queue in net/ipv4/tcp_input.c decide.
 func (c *TCPConn) Metadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCPRead) }
 
 // OpeningMetadata returns the metadata of the segment that opened the
-// connection: the peer's SYN, or, where this side dialed, its SYN-ACK
-// (cmsg.FlagSynAck). Where the SYN's record was lost, because the host answered
+// connection: the peer's SYN, or, if this side dialed, its SYN-ACK
+// (cmsg.FlagSynAck). If the SYN's record was lost, because the host answered
 // with SYN cookies or was opening very many connections, it is that of the
-// segment that completed the handshake (cmsg.FlagHandshakeAck).
+// segment that completed the handshake (cmsg.FlagHandshakeAck). If several SYNs may
+// have opened it, retransmitted ones among them, the record has cmsg.FlagUnproven
+// and cmsg.FlagRepeated.
 func (c *TCPConn) OpeningMetadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCPOpening) }
 
 // LatestMetadata returns the metadata of the newest segment that has arrived,
-// whether it brought data or not, and whether that has been read or not.
+// whether it brought data or not, and whether that has been read or not. It has
+// cmsg.FlagUnproven unless the segment's bytes, or its FIN, were taken for certain:
+// nothing shows what became of an acknowledgement alone. A segment that TCP ought to
+// drop is never the newest.
 func (c *TCPConn) LatestMetadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCPLatest) }
 
 func (c *TCPConn) record(opt int) (md cmsg.Metadata, err error) {

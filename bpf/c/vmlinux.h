@@ -31,6 +31,11 @@ struct net_device {
 
 struct sock_common {
 	unsigned short skc_family;
+	unsigned long skc_flags;
+};
+
+enum sock_flags {
+	SOCK_DONE = 1,
 };
 
 struct sock {
@@ -44,7 +49,11 @@ struct sk_buff {
 	unsigned char *head;
 	unsigned int end;
 	__u16 mac_header;
+	__u16 network_header;
+	__u16 transport_header;
 	__u8 active_extensions;
+	__u8 ip_summed : 2;
+	__u8 csum_valid : 1;
 	__s64 tstamp;
 	__u32 priority;
 	int skb_iif;
@@ -70,11 +79,27 @@ struct task_struct {
 	int tgid;
 };
 
+struct request_sock;
+
+struct tcp_options_received {
+	__u32 ts_recent;
+};
+
 struct tcp_sock {
 	__u32 copied_seq;
 	__u32 rcv_nxt;
 	__u32 rcv_wup;
+	__u32 rcv_wnd;
 	__u32 window_clamp;
+	__u32 snd_una;
+	__u32 snd_nxt;
+	__u32 max_window;
+	struct tcp_options_received rx_opt;
+	struct request_sock *fastopen_rsk;
+};
+
+struct bpf_sock_ops_kern {
+	struct sk_buff *skb;
 };
 
 struct udp_sock {

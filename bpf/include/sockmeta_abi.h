@@ -79,10 +79,16 @@ enum sockmeta_flag {
 	 * segment that completed the handshake.
 	 */
 	SOCKMETA_F_HANDSHAKE_ACK = 1 << 5,
-	/* TCP: more than one segment brought these bytes. */
+	/* TCP: of more than one segment that had these bytes, any may have
+	 * brought them. Comes with SOCKMETA_F_UNPROVEN.
+	 */
 	SOCKMETA_F_REPEATED = 1 << 6,
 	/* The area did not fit into what carried the record and was cut. */
 	SOCKMETA_F_TRUNCATED = 1 << 7,
+	/* TCP: this is the most likely segment, but it cannot be shown that TCP
+	 * took it and no other: treat the record as a hint.
+	 */
+	SOCKMETA_F_UNPROVEN = 1 << 8,
 	/* The sender, on this host, gave metadata that was lost on the way:
 	 * newer packets took its place, or there was no room for it here.
 	 */
