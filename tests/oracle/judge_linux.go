@@ -11,11 +11,13 @@ import (
 // A judge knows what one connection's server read, and which frames may have
 // brought it.
 type judge struct {
-	frames  []frame
-	flow    *flow
-	stream  []byte
-	index   rangeIndex
-	setting setting
+	frames []frame
+	flow   *flow
+	// data and opened are the flow's, which late frames still add to.
+	data, opened []uint32
+	stream       []byte
+	index        rangeIndex
+	setting      setting
 }
 
 // rangeIndex finds the frames that brought a byte: those of each bucket of the
@@ -54,8 +56,8 @@ func newIndex(frames []frame, ids []uint32, size int) rangeIndex {
 func newJudge(w *wire, f *flow, stream []byte, s setting) *judge {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	j := &judge{frames: w.frames, flow: f, stream: stream, setting: s}
-	j.index = newIndex(j.frames, f.data, len(stream))
+	j := &judge{frames: w.frames, flow: f, data: f.data, opened: f.opened, stream: stream, setting: s}
+	j.index = newIndex(j.frames, j.data, len(stream))
 	return j
 }
 
@@ -154,9 +156,9 @@ func (j *judge) tell(at int, a *answer, ms []match) string {
 	}
 	fmt.Fprintf(&b, ", the record is of %s", j.describe(a.tag))
 	var others []string
-	for _, id := range j.flow.data {
+	for _, id := range j.data {
 		f := &j.frames[id]
-		if int32(at) >= f.off && int32(at) < f.off+f.size && id != a.tag {
+		if int32(at) >= f.off && int32(at) < f.off+f.size {
 			others = append(others, j.describe(id))
 		}
 	}
@@ -218,8 +220,8 @@ func (j *judge) opening(a *answer, saved uint32) (outcome, string) {
 		}
 		return a.weigh(false), fmt.Sprintf("it is %s, and the kernel opened it by %s", j.describe(a.tag), j.describe(saved))
 	}
-	if slices.Contains(j.flow.opened, a.tag) {
-		if a.tag == j.flow.opened[0] {
+	if slices.Contains(j.opened, a.tag) {
+		if a.tag == j.opened[0] {
 			return a.weigh(true), ""
 		}
 		// A cookie does not tell which of equal SYNs it answered. Where both
@@ -231,5 +233,5 @@ func (j *judge) opening(a *answer, saved uint32) (outcome, string) {
 	if j.frames[a.tag].kind == abortedSYN && (j.setting.cookies || j.setting.backlog) {
 		return undecided, ""
 	}
-	return a.weigh(false), fmt.Sprintf("it is %s, and it was opened by one of %d", j.describe(a.tag), j.flow.opened)
+	return a.weigh(false), fmt.Sprintf("it is %s, and it was opened by one of %d", j.describe(a.tag), j.opened)
 }

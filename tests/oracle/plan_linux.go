@@ -102,7 +102,7 @@ var (
 	writeSizes   = [...]int{65536, 100, 1, 700, 5000, 30000, 100, 20}
 	readSizes    = [...]int{32768, 1, 100, 1024, 4096, 65536, 10, 1024}
 	// 0 is the kernel's default.
-	bufferSizes = [...]int{0, 0, 0, 4608, 16384, 65536, 0, 2304}
+	bufferSizes = [...]int{0, 0, 0, 12000, 16384, 65536, 0, 8192}
 	// How many frames that follow each other have one tag, so that GRO may merge
 	// them.
 	groupSizes = [...]int{1, 1, 1, 32, 4, 2, 1, 64}
