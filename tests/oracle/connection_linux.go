@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -250,10 +251,14 @@ func savedSYN(c net.Conn) (tag uint32) {
 	if err != nil {
 		return 0
 	}
+	// Not GetsockoptString, which ends at a zero.
+	var b [256]byte
+	size := uint32(len(b))
 	_ = rc.Control(func(fd uintptr) {
-		s, err := unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_SAVED_SYN)
-		if err == nil && len(s) >= 2*minMAC {
-			tag = binary.NativeEndian.Uint32([]byte(s[8:12]))
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.IPPROTO_TCP, unix.TCP_SAVED_SYN,
+			uintptr(unsafe.Pointer(&b)), uintptr(unsafe.Pointer(&size)), 0)
+		if errno == 0 && size >= etherSize {
+			tag = binary.NativeEndian.Uint32(b[8:])
 		}
 	})
 	return tag

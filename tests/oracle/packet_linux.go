@@ -11,7 +11,6 @@ import (
 const (
 	etherSize  = 14
 	maxHeaders = 60 + 60
-	minMAC     = 6
 )
 
 // TCP's flags.
