@@ -59,6 +59,9 @@ func attach(opts Options) (*Attachment, error) {
 	if err := checkSlots(opts.SlotsPerCPU); err != nil {
 		return nil, err
 	}
+	if err := opts.checkBounds(); err != nil {
+		return nil, err
+	}
 	if err := checkBits(); err != nil {
 		return nil, err
 	}
@@ -156,6 +159,7 @@ func attachOwn(dir *os.File, opts Options, noNative error) (_ *Attachment, err e
 		{"cgroup_skb/ingress", ebpf.AttachCGroupInetIngress, p.ingress.SockmetaIngress},
 		{"cgroup_skb/egress", ebpf.AttachCGroupInetEgress, p.egress.SockmetaEgress},
 		{"sockops", ebpf.AttachCGroupSockOps, p.sockops.SockmetaSockops},
+		{"cgroup/sock_release", ebpf.AttachCgroupInetSockRelease, p.release.SockmetaRelease},
 		{"cgroup/setsockopt", ebpf.AttachCGroupSetsockopt, p.sockopt.SockmetaSetsockopt},
 	} {
 		if err := a.attachTo(dir, at.what, at.typ, at.prog); err != nil {

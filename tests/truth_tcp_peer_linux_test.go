@@ -48,7 +48,9 @@ func newTCPPeer(t *testing.T) *tcpPeer {
 	p.to = p.ServerAddr4
 	testutil.EnterCgroup(t)
 	var objs testprog.TagObjects
-	must(t, testprog.LoadTagObjects(&objs, nil))
+	spec, err := testprog.Prepared(testprog.LoadTag())
+	must(t, err)
+	must(t, spec.LoadAndAssign(&objs, nil))
 	t.Cleanup(func() { _ = objs.Close() })
 	attachXDP(t, p.Server, p.ServerIf, objs.TagFrame)
 	// The devices' own: nothing on either side asks for the peer.

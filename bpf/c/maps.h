@@ -48,6 +48,7 @@ struct {
 struct sockmeta_instance {
 	struct sockmeta_info info;
 	struct sockmeta_policy policy;
+	struct sockmeta_bounds bounds;
 	__u64 last_id;		/* of struct sockmeta_sk */
 	__u64 local_cursor;	/* local slots used so far */
 };

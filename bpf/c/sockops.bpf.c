@@ -3,6 +3,7 @@
  * sockops: gives a TCP connection of a socket that opted in the place for its
  * records, and, once the handshake is done, the record that opened it.
  */
+#include "bounds.h"
 #include "tcp_log.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -208,6 +209,53 @@ static __always_inline void new_id(struct sockmeta_sk *st)
 	st->transmits = 0;
 }
 
+/* Whether anybody holds the socket by a descriptor. */
+static __always_inline int is_held(const struct bpf_sock *given)
+{
+	struct sock *sk = kernel_address(given);
+
+	return !!BPF_CORE_READ(sk, sk_socket);
+}
+
+/* The connection goes from one state to another. */
+static __always_inline void change_state(struct bpf_sock *sk, __u32 to)
+{
+	struct sockmeta_seat *seat = bpf_sk_storage_get(&sockmeta_seats, sk, 0, 0);
+
+	if (!seat)
+		return;
+	if (to != BPF_TCP_CLOSE) {
+		seat->closed = 0;
+		return;
+	}
+	/* release.bpf.c marks the last close and then looks for this. */
+	__sync_lock_test_and_set(&seat->closed, 1);
+	if (__sync_fetch_and_add(&seat->released, 0)) {
+		/* the kernel is about to free it all */
+		give_back(seat);
+		return;
+	}
+	if (is_held(sk))
+		return;
+	give_back(seat);
+	/* it may wait long to be accepted, and the listener may have gone then */
+	bpf_sk_storage_delete(&sockmeta_tcps, sk);
+	bpf_sk_storage_delete(&sockmeta_spill, sk);
+	bpf_sk_storage_delete(&sockmeta_conns, sk);
+	bpf_sk_storage_delete(&sockmeta_sks, sk);
+	bpf_sk_storage_delete(&sockmeta_seats, sk);
+}
+
+/* Whether the socket has a seat: what was accepted gets one of its own. */
+static __always_inline int is_seated(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	if (!take_seat(sk))
+		return 1;
+	bpf_sk_storage_delete(&sockmeta_sks, sk);
+	return 0;
+}
+
 SEC("sockops")
 int sockmeta_sockops(struct bpf_sock_ops *ctx)
 {
@@ -216,6 +264,11 @@ int sockmeta_sockops(struct bpf_sock_ops *ctx)
 	struct sockmeta_sk *st;
 
 	switch (ctx->op) {
+	case BPF_SOCK_OPS_STATE_CB:
+		if (sk)
+			change_state(sk, ctx->args[1]);
+		return 1;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
@@ -226,7 +279,7 @@ int sockmeta_sockops(struct bpf_sock_ops *ctx)
 	if (!sk)
 		return 1;
 	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
-	if (!st)
+	if (!st || !is_seated(ctx, sk) || ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB)
 		return 1;
 	tcp = open_log(ctx, sk);
 	if (!tcp)

@@ -6,12 +6,11 @@
  * cgroup: they return at once where it is none of these, and leave retval and
  * optlen as they found them.
  */
-#include "kfuncs.h"
+#include "bounds.h"
 #include "seqlock.h"
 #include "tcp_search.h"
 #include "tx.h"
 #include "../include/sockmeta.h"
-#include <linux/errno.h>
 #include <linux/net_tstamp.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -19,7 +18,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define SOL_SOCKET 1
 #define SO_TIMESTAMPING_OLD 37
 #define SO_TIMESTAMPING_NEW 65
+/* Linux 6.13 */
+#define SOCK_OPS_CB_FLAGS 1008	/* TCP_BPF_SOCK_OPS_CB_FLAGS */
+#define SOL_TCP 6
 #define TCP_ESTABLISHED 1
+#define TCP_CLOSE 7
 #define TCP_CLOSE_WAIT 8
 /* Linux 6.12 */
 #define OPT_RX_FILTER (1 << 17)
@@ -79,6 +82,38 @@ static __always_inline int log_late(struct bpf_sockopt *ctx)
 	return 1;
 }
 
+/* Has sockops told of the connection's end, for bounds.h: for sockets that are open
+ * already. Others get that from sockops itself. Linux 6.13.
+ */
+static __always_inline void watch_end(struct bpf_sock *sk)
+{
+	int flags = 0;
+
+	if (bpf_getsockopt(sk, SOL_TCP, SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
+		return;
+	flags |= BPF_SOCK_OPS_STATE_CB_FLAG;
+	bpf_setsockopt(sk, SOL_TCP, SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
+}
+
+/* Whether the socket could opt in, for those that did not. */
+static __always_inline int ask(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
+{
+	struct sockmeta_room *room;
+	__u32 zero = 0;
+	int at = 0;
+
+	if (!st) {
+		at = enter_room(uid_of(ctx->sk));
+		room = bpf_map_lookup_elem(&sockmeta_rooms, &zero);
+		if (at >= 0 && room)
+			leave_room(room, at);
+	}
+	if (at < 0)
+		return refuse(at);
+	ctx->optlen = -1;
+	return 1;
+}
+
 static __always_inline int enable(struct bpf_sockopt *ctx)
 {
 	struct sockmeta_enable *req = ctx->optval;
@@ -86,26 +121,35 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 	struct sockmeta_sk *st, new = {};
 	struct bpf_sock *sk = ctx->sk;
 	__u32 flags = 0;
+	int err;
 
 	/* another attachment of the same cgroup has done it */
 	if (ctx->optlen == -1)
 		return 1;
 	/* optval has 16 bytes at least, whatever optlen says */
 	if (ctx->optlen < (int)__builtin_offsetof(struct sockmeta_enable, flags) ||
-	    (void *)(req + 1) > ctx->optval_end)
+	    (void *)&req->reserved > ctx->optval_end)
 		return refuse(-EINVAL);
 	if (req->abi != SOCKMETA_ABI || !sk)
 		return 1;
 	if (!inst || (sk->protocol != IPPROTO_UDP && sk->protocol != IPPROTO_TCP))
 		return 1;
-	if (ctx->optlen >= (int)sizeof(*req))
+	if (ctx->optlen >= (int)sizeof(*req) && (void *)(req + 1) <= ctx->optval_end &&
+	    req->instance && req->instance != inst->info.instance)
+		return 1;
+	if (ctx->optlen >= (int)__builtin_offsetof(struct sockmeta_enable, reserved))
 		flags = req->flags;
+	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
+	if (flags == SOCKMETA_ENABLE_ASK)
+		return ask(ctx, st);
 	if (flags & ~SOCKMETA_ENABLE_CMSG ||
 	    (flags && (sk->protocol != IPPROTO_UDP ||
 		       !(inst->info.features & SOCKMETA_FEATURE_NATIVE))))
 		return refuse(-EOPNOTSUPP);
-	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
 	if (!st) {
+		err = take_seat(sk);
+		if (err)
+			return refuse(err);
 		/* whole from the beginning: packets may come meanwhile, and none is
 		 * to be that of a socket without an id
 		 */
@@ -121,6 +165,8 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 	if (sk->protocol == IPPROTO_TCP &&
 	    (sk->state == TCP_ESTABLISHED || sk->state == TCP_CLOSE_WAIT) && !log_late(ctx))
 		return refuse(-ENOMEM);
+	if (sk->protocol == IPPROTO_TCP && sk->state != TCP_CLOSE)
+		watch_end(sk);
 	ctx->optlen = -1;	/* done: the kernel is not to see it */
 	return 1;
 }
@@ -299,6 +345,17 @@ static __always_inline int get_info(struct bpf_sockopt *ctx)
 	return answer_with(ctx, sizeof(*info));
 }
 
+/* getsockopt says CLOCK_REALTIME, which is 0, also where SO_TXTIME was never set. */
+static __always_inline __u32 txtime_clock(const struct bpf_sock *given)
+{
+	struct sock *sk = kernel_address(given);
+	__u64 flags = BPF_CORE_READ(sk, __sk_common.skc_flags);
+
+	if (!(flags >> bpf_core_enum_value(enum sock_flags, SOCK_TXTIME) & 1))
+		return 0;
+	return BPF_CORE_READ(sk, sk_clockid) + 1;
+}
+
 static __always_inline int get_tx_info(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
 {
 	struct sockmeta_instance *inst = this_instance();
@@ -312,7 +369,7 @@ static __always_inline int get_tx_info(struct bpf_sockopt *ctx, const struct soc
 		return 1;
 	info->socket = socket_number(st);
 	info->proc = 0;
-	info->reserved = 0;
+	info->clock = txtime_clock(ctx->sk);
 	info->policy = inst->policy;
 	f = bpf_sk_storage_get(&sockmeta_flights, ctx->sk, 0, 0);
 	if (f) {

@@ -25,7 +25,7 @@ struct segment {
 	__u32 start, end;	/* what it brings: payload and FIN, not the SYN */
 	__u32 ack_seq;
 	__u32 tsval;		/* of the timestamp option, if it has_tsval */
-	__u8 syn, ack, rst, has_tsval;
+	__u8 syn, ack, fin, rst, has_tsval;
 };
 
 /* The timestamp option as all stacks send it: alone behind two NOPs, which is what
@@ -53,6 +53,7 @@ static __always_inline int parse_ports(struct __sk_buff *ctx, struct tcphdr *th,
 	seg->ack_seq = bpf_ntohl(th->ack_seq);
 	seg->syn = th->syn;
 	seg->ack = th->ack;
+	seg->fin = th->fin;
 	seg->rst = th->rst;
 	if (hdr >= off + sizeof(*th) + sizeof(ts) &&
 	    !bpf_skb_load_bytes(ctx, off + sizeof(*th), &ts, sizeof(ts)) &&

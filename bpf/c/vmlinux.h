@@ -24,9 +24,17 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 
+#define IFF_LOOPBACK (1 << 3)
+
+struct device {
+	struct device *parent;
+};
+
 struct net_device {
 	const struct rtnl_link_ops *rtnl_link_ops;
+	unsigned int flags;
 	possible_net_t nd_net;
+	struct device dev;
 };
 
 struct sock_common {
@@ -34,13 +42,23 @@ struct sock_common {
 	unsigned long skc_flags;
 };
 
-enum sock_flags {
-	SOCK_DONE = 1,
-};
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+struct socket;
 
 struct sock {
 	struct sock_common __sk_common;
 	void *sk_bpf_storage;
+	kuid_t sk_uid;
+	struct socket *sk_socket;
+	__u8 sk_clockid;
+};
+
+enum sock_flags {
+	SOCK_DONE = 1,
+	SOCK_TXTIME = 2,
 };
 
 struct sk_buff {
@@ -91,6 +109,7 @@ struct tcp_sock {
 	__u32 rcv_wup;
 	__u32 rcv_wnd;
 	__u32 window_clamp;
+	__u8 bpf_sock_ops_cb_flags;
 	__u32 snd_una;
 	__u32 snd_nxt;
 	__u32 max_window;

@@ -16,8 +16,9 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	TagProgTagFrame = "tag_frame"
-	TagVarRefused   = "refused"
+	TagMapSockmetaSecret = "sockmeta_secret"
+	TagProgTagFrame      = "tag_frame"
+	TagVarRefused        = "refused"
 )
 
 // LoadTag returns the embedded CollectionSpec for Tag.
@@ -69,6 +70,7 @@ type TagProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TagMapSpecs struct {
+	SockmetaSecret *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 }
 
 // TagVariableSpecs contains global variables before they are loaded into the kernel.
@@ -98,10 +100,13 @@ func (o *TagObjects) Close() error {
 //
 // It can be passed to LoadTagObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TagMaps struct {
+	SockmetaSecret *ebpf.Map `ebpf:"sockmeta_secret"`
 }
 
 func (m *TagMaps) Close() error {
-	return _TagClose()
+	return _TagClose(
+		m.SockmetaSecret,
+	)
 }
 
 // TagVariables contains all global variables after they have been loaded into the kernel.
