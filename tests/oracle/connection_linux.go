@@ -28,7 +28,10 @@ const (
 )
 
 // lifetime bounds what one connection of a plan may take.
-const lifetime = 30 * time.Second
+const (
+	lifetime      = 30 * time.Second
+	hastyLifetime = 3 * time.Second
+)
 
 // A task is one connection of a plan, made and judged in a lab.
 type task struct {
@@ -43,6 +46,9 @@ type task struct {
 
 func (k *task) run() {
 	k.expiry = time.Now().Add(lifetime)
+	if k.plan.hasty {
+		k.expiry = time.Now().Add(hastyLifetime)
+	}
 	k.lab.wire.expect(k.port, k.plan)
 	var err error
 	switch k.plan.mode {

@@ -42,7 +42,7 @@ func measure(ctx context.Context, size int) (violations int, err error) {
 				if err := l.apply(s); err != nil {
 					return violations, err
 				}
-				k := &task{lab: l, plan: &c, port: firstPort, tally: &t, where: "honest", fixed: true}
+				k := &task{lab: l, plan: &c, port: l.nextPort(), tally: &t, where: "honest", fixed: true}
 				k.run()
 				fmt.Println(t.row(gro, choose(writeSizes[:], write), choose(readSizes[:], read)))
 				violations += t.wrong()

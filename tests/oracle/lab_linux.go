@@ -42,6 +42,8 @@ type lab struct {
 	programs testprog.TagObjects
 	producer link.Link
 	setting  *setting
+	// connections is how many there have been.
+	connections int
 }
 
 func newLab() (l *lab, err error) {
@@ -76,7 +78,11 @@ func newLab() (l *lab, err error) {
 	if err := holdMerging(l.server, serverIf); err != nil {
 		return nil, err
 	}
-	if err := testprog.LoadTagObjects(&l.programs, nil); err != nil {
+	spec, err := testprog.Prepared(testprog.LoadTag())
+	if err != nil {
+		return nil, err
+	}
+	if err := spec.LoadAndAssign(&l.programs, nil); err != nil {
 		return nil, err
 	}
 	l.wire, err = newWire(l.between, clientWireIf, serverWireIf, client, server)

@@ -74,7 +74,9 @@ func try(ctx context.Context, seed uint64, seeds, size, labs, only int, verbose 
 			l, err := newLab()
 			for s := range next {
 				if err == nil {
+					began := time.Now()
 					err = l.runPlan(newPlan(s, size), only, &t, fmt.Sprintf("-seed %d", s), verbose)
+					fmt.Printf("oracle: -seed %d: %v, %d wrong so far\n", s, time.Since(began).Round(time.Millisecond), t.wrong())
 				}
 			}
 			if l != nil {

@@ -73,6 +73,8 @@ type connection struct {
 	ops []byte
 	// untroubled has ops never end.
 	untroubled bool
+	// hasty gives the connection up soon.
+	hasty bool
 }
 
 // times is how many connections are made, one after the other or at once.
@@ -93,6 +95,9 @@ func (c *connection) share() int { return int(c.total) / c.times() }
 func (c *connection) trouble() int64 {
 	if c.untroubled {
 		return math.MaxInt64
+	}
+	if c.hasty {
+		return int64(300 * time.Millisecond)
 	}
 	return int64(2*time.Second) + int64(c.total)*int64(2*time.Microsecond)
 }

@@ -36,11 +36,18 @@ func (a *attachment) close() { _ = errors.Join(a.bpf.Close(), a.cgroup.Close()) 
 func joinClose(err error, l *lab) error { return errors.Join(err, l.close()) }
 
 const (
-	firstPort = 2000
+	firstPort, ports = 2000, 10_000
 	// atOnce is how many connections of a plan are open at a time: most of the time
 	// they wait for something.
 	atOnce = 6
 )
+
+// nextPort returns another port for each connection: those of before may be in
+// TIME-WAIT.
+func (l *lab) nextPort() uint16 {
+	l.connections++
+	return uint16(firstPort + l.connections%ports)
+}
 
 // runPlan runs the connections of a plan, or only one of them.
 func (l *lab) runPlan(p *plan, only int, t *tally, name string, verbose bool) error {
@@ -54,7 +61,7 @@ func (l *lab) runPlan(p *plan, only int, t *tally, name string, verbose bool) er
 		if only >= 0 && i != only {
 			continue
 		}
-		k := &task{lab: l, plan: &p.conns[i], port: uint16(firstPort + i), tally: t}
+		k := &task{lab: l, plan: &p.conns[i], port: l.nextPort(), tally: t}
 		k.where = fmt.Sprintf("%s -connection %d (%v)", name, i, k.plan.mode)
 		if verbose {
 			fmt.Printf("%s: %v; %v\n", k.where, k.plan, p.setting)
