@@ -122,7 +122,10 @@ func (k *task) listen(addr netip.AddrPort) (l net.Listener, err error) {
 
 // dial is the client's, from a port or from any (0).
 func (k *task) dial(addr netip.AddrPort, from uint16) (c net.Conn, err error) {
-	opts := []option{{unix.IPPROTO_TCP, unix.TCP_MAXSEG, choose(segmentSizes[:], k.plan.segment)}}
+	opts := []option{
+		{unix.IPPROTO_TCP, unix.TCP_MAXSEG, choose(segmentSizes[:], k.plan.segment)},
+		{unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, k.plan.pace},
+	}
 	d := net.Dialer{Deadline: k.expiry}
 	switch k.plan.mode {
 	case fastOpen:

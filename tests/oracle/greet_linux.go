@@ -47,6 +47,11 @@ func (w *wire) greet(f *flow, p *packet) {
 		f.skipACKs = 1
 		w.open(f, p)
 	case synOld:
+		// A SYN-ACK of any number is one.
+		if p.has(ack) {
+			w.open(f, p)
+			return
+		}
 		old := *p
 		old.setSeq(p.seq() - 1_000_000)
 		w.toServer(f, &old, alienSYN)

@@ -73,6 +73,8 @@ type connection struct {
 	ops []byte
 	// untroubled has ops never end.
 	untroubled bool
+	// pace is how many bytes the client sends in a second, 0: as many as it can.
+	pace int
 	// hasty gives the connection up soon.
 	hasty bool
 }

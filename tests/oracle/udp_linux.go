@@ -13,6 +13,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
@@ -32,6 +34,7 @@ func (k *task) runUDP() error {
 	var c *sockmeta.UDPConn
 	err := k.lab.server.Do(func() error {
 		lc := sockmeta.ListenConfig{Require: true, GRO: segments}
+		lc.Control = k.control(option{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4 << 20})
 		p, err := lc.ListenPacket(context.Background(), "udp", addr.String())
 		if err == nil {
 			c = p.(*sockmeta.UDPConn)
