@@ -48,9 +48,10 @@ var outcomeNames = [outcomes]string{
 
 func (o outcome) String() string { return outcomeNames[o] }
 
-// plainFlags say nothing about whose record it is.
+// plainFlags say nothing about whose record it may be. One that GRO made is of one
+// of its segments, and those have one tag.
 const plainFlags = cmsg.FlagUnanchored | cmsg.FlagDecapsulated | cmsg.FlagUnreadable | cmsg.FlagSynAck |
-	cmsg.FlagTruncated | cmsg.FlagSenderLost
+	cmsg.FlagTruncated | cmsg.FlagSenderLost | cmsg.FlagAggregate
 
 // An answer is what the application got.
 type answer struct {
