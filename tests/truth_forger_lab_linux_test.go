@@ -252,7 +252,7 @@ func askKernel(c *sockmeta.UDPConn) (func() ([]byte, cmsg.Metadata, error), erro
 			_, err = bpf.SocketSlot(int(fd), handle, md.Words())
 			return true
 		})
-		return b[:n], md, errors.Join(rerr, err)
+		return b[:max(n, 0)], md, errors.Join(rerr, err)
 	}, err
 }
 

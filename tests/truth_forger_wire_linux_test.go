@@ -118,12 +118,12 @@ func (lab *forgerLab) forge(t *testing.T, c *forge.Carrier, v *forgerVictim, siz
 	last := send(forge.Usual, forge.Text{Name: "honest"})
 	var believed int
 	read, err := v.until(last, func(b []byte, md *cmsg.Metadata) {
-		err := truth.Check(md)
-		if err == nil {
+		l := truth.Check(md)
+		if l == nil {
 			return
 		}
 		if believed++; believed == 1 {
-			t.Errorf("%s: %s: %v\n%v, flags %v", v.name, texts[string(b)], err, md, md.Flags())
+			t.Errorf("%s: %s: %v\n%v, flags %v", v.name, texts[string(b)], l, md, md.Flags())
 		}
 	})
 	if believed > 1 {

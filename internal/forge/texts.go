@@ -63,11 +63,11 @@ func Texts(size int) []Text {
 	for format := range byte(3) {
 		add("public anchor", []byte{255, 2, 0x5B, format})
 	}
-	// Layouts with a secret, which the forger does not know, and a gap.
-	for _, secret := range []uint64{0, 1, 1<<64 - 1, 0x0F0F0F0F0F0F0F0F} {
+	// Seals, whose secret the forger does not know, without and with a gap.
+	for _, secret := range []uint64{0, 1, 1 << 32, 1<<64 - 1, 0x0F0F0F0F0F0F0F0F} {
 		for _, gap := range []int{0, 4, 16} {
-			anchor := binary.NativeEndian.AppendUint64([]byte{255, byte(10 + gap), 0x5B, 0}, secret)
-			add("guessed secret", append(anchor, make([]byte, gap)...))
+			seal := binary.NativeEndian.AppendUint64([]byte{255, byte(10 + gap), 0x5C, 0}, secret)
+			add("guessed secret", append(seal, make([]byte, gap)...))
 		}
 	}
 	return texts

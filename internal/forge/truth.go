@@ -31,50 +31,61 @@ type Truth struct {
 	Since time.Time
 }
 
-// Check says what in a record is not true, and not in doubt either.
-func (tr *Truth) Check(md *cmsg.Metadata) error {
-	if err := tr.checkFields(md); err != nil {
-		return err
+// A Lie is something in a record that is not true.
+type Lie struct {
+	// What is the field, or "sender", "value" or "area".
+	What string
+	Says string
+}
+
+func (l *Lie) Error() string { return l.What + ": " + l.Says }
+
+func lie(what, format string, args ...any) *Lie { return &Lie{what, fmt.Sprintf(format, args...)} }
+
+// Check returns what in a record is not true, and not in doubt either, or nil.
+func (tr *Truth) Check(md *cmsg.Metadata) *Lie {
+	if l := tr.checkFields(md); l != nil {
+		return l
 	}
 	if md.Flags()&Doubt != 0 {
 		return nil
 	}
 	if len(md.Raw()) > 0 && md.Format() != cmsg.FormatTLV {
-		return fmt.Errorf("an area of format %v: %x", md.Format(), md.Raw())
+		return lie("area", "format %v: %x", md.Format(), md.Raw())
 	}
 	for key, value := range md.All() {
 		if key == cmsg.KeySender {
 			if !bytes.Equal(value, tr.Sender) {
-				return fmt.Errorf("a sender gave %x, want %x", value, tr.Sender)
+				return lie("sender", "gave %x, want %x", value, tr.Sender)
 			}
 			continue
 		}
 		want, ok := tr.Values[key]
 		if !ok || want != nil && !bytes.Equal(value, want) || IsForged(value) {
-			return fmt.Errorf("key %v is %x, want %x", key, value, want)
+			return lie("value", "%v is %x, want %x", key, value, want)
 		}
 	}
 	if err := md.Err(); err != nil {
-		return fmt.Errorf("an area of no producer: %x: %w", md.Raw(), err)
+		return lie("area", "of no producer, %x: %v", md.Raw(), err)
 	}
 	return nil
 }
 
-func (tr *Truth) checkFields(md *cmsg.Metadata) error {
+func (tr *Truth) checkFields(md *cmsg.Metadata) *Lie {
 	if mark, ok := md.Mark(); ok && mark != tr.Mark {
-		return fmt.Errorf("the mark is %#x, want %#x", mark, tr.Mark)
+		return lie("mark", "%#x, want %#x", mark, tr.Mark)
 	}
 	if i, ok := md.IfIndex(); ok && tr.Interfaces != nil && !slices.Contains(tr.Interfaces, i) {
-		return fmt.Errorf("the interface is %d, want one of %d", i, tr.Interfaces)
+		return lie("interface", "%d, want one of %d", i, tr.Interfaces)
 	}
 	if ts, ok := md.Timestamp(); ok && (ts.Before(tr.Since) || ts.After(time.Now().Add(time.Minute))) {
-		return fmt.Errorf("the packet was received at %v, and the forger began at %v", ts, tr.Since)
+		return lie("time", "received at %v, and the forger began at %v", ts, tr.Since)
 	}
 	if ts, ok := md.HWTimestamp(); ok {
-		return fmt.Errorf("no NIC received the packet at %v", ts)
+		return lie("hardware time", "%v, and there is no NIC", ts)
 	}
 	if ns, ok := md.LaunchTime(); ok {
-		return fmt.Errorf("a packet that was received has the launch time %d", ns)
+		return lie("launch time", "%d, in what was received", ns)
 	}
 	return nil
 }

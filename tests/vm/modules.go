@@ -18,6 +18,7 @@ import (
 // in.
 var wantedModules = []string{
 	"veth", "vxlan", "dummy", "tun", "bridge", "8021q", "sch_fq", "sch_etf", "sch_ingress", "cls_bpf",
+	"geneve", "ip_gre", "ipip", "sit", "ip6_tunnel", "fou",
 }
 
 // nativeModule is the kernel module of bpf/kmod.
