@@ -36,9 +36,13 @@ type (
 	// TxInfo is what the option OptTxInfo returns.
 	TxInfo = sockoptSockmetaTxInfo
 	// Counts say what became of the records that were sent, in packets unless
-	// they say otherwise, since the programs were attached.
+	// they say otherwise, since the programs were attached. Full and UserFull say
+	// how often a socket was to go without metadata because of Options.MaxSockets and
+	// MaxSocketsPerUser.
 	Counts = sockoptSockmetaCounts
 
+	room          = sockoptSockmetaRoom
+	bounds        = sockoptSockmetaBounds
 	enableRequest = sockoptSockmetaEnable
 	slotsRequest  = sockoptSockmetaTxSlots
 	policy        = sockoptSockmetaPolicy
@@ -79,6 +83,7 @@ const (
 	FlagHandshakeAck = uint16(sockoptSockmetaFlagSOCKMETA_F_HANDSHAKE_ACK)
 	FlagRepeated     = uint16(sockoptSockmetaFlagSOCKMETA_F_REPEATED)
 	FlagTruncated    = uint16(sockoptSockmetaFlagSOCKMETA_F_TRUNCATED)
+	FlagUnproven     = uint16(sockoptSockmetaFlagSOCKMETA_F_UNPROVEN)
 	FlagSenderLost   = uint16(sockoptSockmetaFlagSOCKMETA_F_SENDER_LOST)
 )
 
@@ -141,6 +146,9 @@ const (
 	// that no record is lost where the buffer for control messages is not there.
 	FaultInFeature = uint32(sockoptSockmetaFeatureSOCKMETA_FEATURE_FAULT_IN)
 )
+
+// enableAsk is the flag of OptEnable that leaves the socket as it is.
+const enableAsk = uint32(sockoptSockmetaEnableFlagSOCKMETA_ENABLE_ASK)
 
 // EnableCmsg is the flag of OptEnable that asks for records as control messages.
 const EnableCmsg = uint32(sockoptSockmetaEnableFlagSOCKMETA_ENABLE_CMSG)

@@ -16,6 +16,19 @@ type Options struct {
 	// CPUs. Has a meaning only where nothing can be shared.
 	SlotsPerCPU int
 
+	// MaxSockets is how many sockets have metadata at once, connections that a
+	// listener accepted and those that wait for that among them, and
+	// MaxSocketsPerUser how many of one user (the owner of the socket, fstat(2)).
+	// The kernel charges what it keeps at them, up to 18 KiB each, to the memory
+	// cgroup of the process that attached: docs/security.md says how to size it.
+	// Others are plain sockets, whose Support says so, and Counts has how many.
+	//
+	// 0: MaxSockets is what a third of this process's memory suffices for
+	// (the limit of its cgroup or the host's RAM, less the receive map), and
+	// MaxSocketsPerUser is half of MaxSockets. Both have a meaning only where
+	// nothing can be shared.
+	MaxSockets, MaxSocketsPerUser int
+
 	// Private attaches programs of our own even where others are.
 	Private bool
 

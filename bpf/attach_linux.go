@@ -59,6 +59,9 @@ func attach(opts Options) (*Attachment, error) {
 	if err := checkSlots(opts.SlotsPerCPU); err != nil {
 		return nil, err
 	}
+	if err := opts.checkBounds(); err != nil {
+		return nil, err
+	}
 	if err := checkBits(); err != nil {
 		return nil, err
 	}
@@ -143,16 +146,20 @@ func attachOwn(dir *os.File, opts Options, noNative error) (_ *Attachment, err e
 			return nil, fmt.Errorf("%w: %w", errNative, err)
 		}
 	}
-	// Sockets can opt in as soon as setsockopt answers: it comes last.
+	// Sockets can opt in as soon as setsockopt answers: it comes last. The kernel
+	// closes the descriptors of a process that ends in the order of their numbers,
+	// and getsockopt must not answer when ingress does not log any more: it comes
+	// first.
 	for _, at := range []struct {
 		what string
 		typ  ebpf.AttachType
 		prog *ebpf.Program
 	}{
+		{"cgroup/getsockopt", ebpf.AttachCGroupGetsockopt, p.sockopt.SockmetaGetsockopt},
 		{"cgroup_skb/ingress", ebpf.AttachCGroupInetIngress, p.ingress.SockmetaIngress},
 		{"cgroup_skb/egress", ebpf.AttachCGroupInetEgress, p.egress.SockmetaEgress},
 		{"sockops", ebpf.AttachCGroupSockOps, p.sockops.SockmetaSockops},
-		{"cgroup/getsockopt", ebpf.AttachCGroupGetsockopt, p.sockopt.SockmetaGetsockopt},
+		{"cgroup/sock_release", ebpf.AttachCgroupInetSockRelease, p.release.SockmetaRelease},
 		{"cgroup/setsockopt", ebpf.AttachCGroupSetsockopt, p.sockopt.SockmetaSetsockopt},
 	} {
 		if err := a.attachTo(dir, at.what, at.typ, at.prog); err != nil {

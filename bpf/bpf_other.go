@@ -28,6 +28,12 @@ func (*Slots) Timestamping(uint64, uint64) (uint32, error) { return 0, errOS }
 // EnableSocket returns an error that is ErrNotSupported.
 func EnableSocket(int, uint32) error { return errOS }
 
+// EnableSocketOf returns an error that is ErrNotSupported.
+func EnableSocketOf(int, uint32, uint64) error { return errOS }
+
+// AskSocket returns an error that is ErrNotSupported.
+func AskSocket(int, uint64) error { return errOS }
+
 // EnableSocketCmsg returns an error that is ErrNotSupported.
 func EnableSocketCmsg(int, uint32) error { return errOS }
 
@@ -51,6 +57,9 @@ func SetSocketRecord(int, []byte) error { return errOS }
 
 // EnableTxTime returns an error that is ErrNotSupported.
 func EnableTxTime(int) error { return errOS }
+
+// CheckClock returns an error that is ErrNotSupported.
+func (*TxInfo) CheckClock() error { return errOS }
 
 // TxSlots are the transmit slots of this process.
 type TxSlots struct{}
@@ -103,6 +112,9 @@ func (*Attachment) Close() error { return nil }
 // Counts returns an error that is ErrNotSupported.
 func (*Attachment) Counts() (Counts, error) { return Counts{}, errOS }
 
+// Sockets returns an error that is ErrNotSupported.
+func (*Attachment) Sockets() (Sockets, error) { return Sockets{}, errOS }
+
 // A Local lets metadata through to sockets of this host.
 type Local struct{}
 
@@ -147,3 +159,5 @@ func (*Producer) Refused() (uint64, error) { return 0, errOS }
 
 // Close does nothing.
 func (*Producer) Close() error { return nil }
+
+func hostRecord() (sockoptSockmetaHost, error) { return sockoptSockmetaHost{}, errOS }

@@ -46,6 +46,8 @@ func (a *Attachment) Counts() (Counts, error) {
 		sum.LaunchRefused += c.LaunchRefused
 		sum.LocalKeys += c.LocalKeys
 		sum.Local += c.Local
+		sum.Full += c.Full
+		sum.UserFull += c.UserFull
 	}
 	return sum, nil
 }

@@ -2,11 +2,11 @@
 
 // Package bpf holds sockmeta's BPF programs and attaches them.
 //
-// Five programs work for a cgroup: cgroup_skb/ingress saves what a packet
+// Six programs work for a cgroup: cgroup_skb/ingress saves what a packet
 // knows as it enters a socket's queue, cgroup_skb/egress finds what the
 // application gave a packet that leaves and applies it as the Policy allows,
 // cgroup/getsockopt and cgroup/setsockopt answer at level SOL_BPF, sockops follows
-// TCP handshakes. They concern themselves only with sockets that opted in
+// TCP connections, and cgroup/sock_release counts sockets that are closed. They concern themselves only with sockets that opted in
 // (EnableSocket); package conn does that for its connections.
 //
 // Others are there for those who ask for them: AttachLocal lets metadata reach

@@ -25,8 +25,12 @@ const (
 	egressMapSockmetaLocalDevs  = "sockmeta_local_devs"
 	egressMapSockmetaLocals     = "sockmeta_locals"
 	egressMapSockmetaRaws       = "sockmeta_raws"
+	egressMapSockmetaRooms      = "sockmeta_rooms"
 	egressMapSockmetaRx         = "sockmeta_rx"
+	egressMapSockmetaSeats      = "sockmeta_seats"
+	egressMapSockmetaSecret     = "sockmeta_secret"
 	egressMapSockmetaSks        = "sockmeta_sks"
+	egressMapSockmetaSpill      = "sockmeta_spill"
 	egressMapSockmetaTcps       = "sockmeta_tcps"
 	egressProgSockmetaEgress    = "sockmeta_egress"
 	egressVarRaws               = "raws"
@@ -90,8 +94,12 @@ type egressMapSpecs struct {
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
+	SockmetaRooms      *ebpf.MapSpec `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSeats      *ebpf.MapSpec `ebpf:"sockmeta_seats"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -131,8 +139,12 @@ type egressMaps struct {
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
+	SockmetaRooms      *ebpf.Map `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSeats      *ebpf.Map `ebpf:"sockmeta_seats"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -147,8 +159,12 @@ func (m *egressMaps) Close() error {
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
+		m.SockmetaRooms,
 		m.SockmetaRx,
+		m.SockmetaSeats,
+		m.SockmetaSecret,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

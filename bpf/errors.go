@@ -26,4 +26,8 @@ var (
 	// ErrOverrun says that there was a record, and that newer packets have
 	// taken its place because it was asked for too late.
 	ErrOverrun = errors.New("metadata overrun by newer packets")
+
+	// ErrTooManySockets is in the ErrNotSupported of a socket that went without
+	// metadata because of Options.MaxSockets or MaxSocketsPerUser; it says which.
+	ErrTooManySockets = errors.New("too many sockets with metadata")
 )

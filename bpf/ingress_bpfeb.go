@@ -26,7 +26,9 @@ const (
 	ingressMapSockmetaLocals     = "sockmeta_locals"
 	ingressMapSockmetaRaws       = "sockmeta_raws"
 	ingressMapSockmetaRx         = "sockmeta_rx"
+	ingressMapSockmetaSecret     = "sockmeta_secret"
 	ingressMapSockmetaSks        = "sockmeta_sks"
+	ingressMapSockmetaSpill      = "sockmeta_spill"
 	ingressMapSockmetaTcps       = "sockmeta_tcps"
 	ingressProgSockmetaIngress   = "sockmeta_ingress"
 	ingressVarFirstRound         = "first_round"
@@ -92,7 +94,9 @@ type ingressMapSpecs struct {
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -134,7 +138,9 @@ type ingressMaps struct {
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -150,7 +156,9 @@ func (m *ingressMaps) Close() error {
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,
+		m.SockmetaSecret,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

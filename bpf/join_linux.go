@@ -29,6 +29,8 @@ const (
 	rawsName       = "sockmeta_raws"
 	localDevsName  = "sockmeta_local_devs"
 	localsName     = "sockmeta_locals"
+	seatsName      = "sockmeta_seats"
+	roomsName      = "sockmeta_rooms"
 )
 
 // kernelName is what the kernel keeps of a name (BPF_OBJ_NAME_LEN).
@@ -37,7 +39,7 @@ func kernelName(name string) string { return name[:min(len(name), 15)] }
 // How many programs an attachment attaches to its cgroup, and how many more with the
 // features.
 const (
-	linksOfAttachment = 5
+	linksOfAttachment = 6
 	linksOfTracing    = 8
 	linksOfNative     = 6
 	linksOfFaultIn    = 1
@@ -103,6 +105,10 @@ func joinProgram(dir *os.File, id ebpf.ProgramID) (_ *Attachment, err error) {
 		return nil, err
 	}
 	if err := a.takeLinks(dir, sockets); err != nil {
+		return nil, err
+	}
+	// Of seats they have let us know.
+	if err := a.takeLinks(dir, a.maps[kernelName(seatsName)]); err != nil {
 		return nil, err
 	}
 	if in.Info.Features&(TracingFeature|NativeFeature) != 0 {
@@ -213,7 +219,7 @@ func closeMaps(maps map[string]*ebpf.Map) {
 
 // linksUsing opens the links that attach programs to the cgroup, or to kernel
 // functions and tracepoints where dir is nil, that use one of the maps: every program
-// of an attachment that has to do with a cgroup uses its map of sockets.
+// of an attachment that has to do with a cgroup uses its map of sockets or of seats.
 func linksUsing(dir *os.File, maps ...*ebpf.Map) (_ []link.Link, err error) {
 	var of []ebpf.MapID
 	for _, m := range maps {

@@ -23,6 +23,7 @@ type programs struct {
 	egress  egressPrograms
 	sockopt sockoptPrograms
 	sockops sockopsPrograms
+	release releasePrograms
 	tracing tracingPrograms // nil unless Options.Tracing
 	native  nativePrograms  // nil unless missing is
 	// missing is why there is no native tier.
@@ -32,6 +33,7 @@ type programs struct {
 	// (BPF_MAX_TRAMP_LINKS).
 	faultIn []link.Link
 	maps    ingressMaps
+	bounds  boundsMaps
 	slots   *Slots
 }
 
@@ -77,6 +79,11 @@ func load(opts Options, missing error) (_ *programs, err error) {
 	if err != nil {
 		return nil, err
 	}
+	secret, err := secretMap()
+	if err != nil {
+		return nil, err
+	}
+	defer secret.Close()
 	ingress.Maps["sockmeta_rx"].MaxEntries = uint32(slotsPerCPU * cpus)
 	if err := ingress.Variables["slots_shift"].Set(uint32(bits.TrailingZeros(uint(slotsPerCPU)))); err != nil {
 		return nil, err
@@ -96,10 +103,13 @@ func load(opts Options, missing error) (_ *programs, err error) {
 		ingressMaps
 	}
 	types := kerneltypes.Cache()
-	if err := loadShared(ingress, &ingressObjects, nil, types); err != nil {
+	if err := loadShared(ingress, &ingressObjects, map[string]*ebpf.Map{secretName: secret}, types); err != nil {
 		return nil, err
 	}
 	p.ingress, p.maps = ingressObjects.ingressPrograms, ingressObjects.ingressMaps
+	if err := loadBounds(&p.bounds); err != nil {
+		return nil, err
+	}
 
 	shared := p.shared()
 	if p.missing = missing; missing == nil {
@@ -132,6 +142,13 @@ func load(opts Options, missing error) (_ *programs, err error) {
 	if err := loadShared(sockops, &p.sockops, shared, types); err != nil {
 		return nil, err
 	}
+	release, err := loadRelease()
+	if err != nil {
+		return nil, err
+	}
+	if err := loadShared(release, &p.release, shared, types); err != nil {
+		return nil, err
+	}
 	if opts.Tracing {
 		tracing, err := loadTracing()
 		if err != nil {
@@ -150,6 +167,7 @@ func (p *programs) shared() map[string]*ebpf.Map {
 		"sockmeta_rx":         p.maps.SockmetaRx,
 		"sockmeta_sks":        p.maps.SockmetaSks,
 		"sockmeta_tcps":       p.maps.SockmetaTcps,
+		"sockmeta_spill":      p.maps.SockmetaSpill,
 		"sockmeta_inst":       p.maps.SockmetaInst,
 		"sockmeta_cursor":     p.maps.SockmetaCursor,
 		"sockmeta_handshakes": p.maps.SockmetaHandshakes,
@@ -159,6 +177,9 @@ func (p *programs) shared() map[string]*ebpf.Map {
 		"sockmeta_raws":       p.maps.SockmetaRaws,
 		"sockmeta_local_devs": p.maps.SockmetaLocalDevs,
 		"sockmeta_locals":     p.maps.SockmetaLocals,
+		seatsName:             p.bounds.SockmetaSeats,
+		roomsName:             p.bounds.SockmetaRooms,
+		secretName:            p.maps.SockmetaSecret,
 	}
 }
 
@@ -211,6 +232,7 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 			Slots:       p.maps.SockmetaRx.MaxEntries(),
 		},
 		Policy: opts.Policy.encode(),
+		Bounds: opts.bounds(p.maps.SockmetaRx),
 		// A receiver may have opted in to two attachments: they are to give
 		// different numbers.
 		LocalCursor: uint64(binary.NativeEndian.Uint32(random[8:])),
@@ -234,5 +256,5 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 
 // Close drops our references; what is attached keeps its own.
 func (p *programs) Close() error {
-	return errors.Join(closeLinks(p.faultIn), p.ingress.Close(), p.egress.Close(), p.sockopt.Close(), p.sockops.Close(), p.tracing.Close(), p.native.Close(), p.maps.Close())
+	return errors.Join(closeLinks(p.faultIn), p.ingress.Close(), p.egress.Close(), p.sockopt.Close(), p.sockops.Close(), p.release.Close(), p.tracing.Close(), p.native.Close(), p.maps.Close(), p.bounds.Close())
 }

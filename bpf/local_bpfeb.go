@@ -26,7 +26,9 @@ const (
 	localMapSockmetaLocals     = "sockmeta_locals"
 	localMapSockmetaRaws       = "sockmeta_raws"
 	localMapSockmetaRx         = "sockmeta_rx"
+	localMapSockmetaSecret     = "sockmeta_secret"
 	localMapSockmetaSks        = "sockmeta_sks"
+	localMapSockmetaSpill      = "sockmeta_spill"
 	localMapSockmetaTcps       = "sockmeta_tcps"
 	localProgSockmetaLocal     = "sockmeta_local"
 )
@@ -90,7 +92,9 @@ type localMapSpecs struct {
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -130,7 +134,9 @@ type localMaps struct {
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -146,7 +152,9 @@ func (m *localMaps) Close() error {
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,
+		m.SockmetaSecret,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

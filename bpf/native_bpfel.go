@@ -26,7 +26,9 @@ const (
 	nativeMapSockmetaLocals      = "sockmeta_locals"
 	nativeMapSockmetaRaws        = "sockmeta_raws"
 	nativeMapSockmetaRx          = "sockmeta_rx"
+	nativeMapSockmetaSecret      = "sockmeta_secret"
 	nativeMapSockmetaSks         = "sockmeta_sks"
+	nativeMapSockmetaSpill       = "sockmeta_spill"
 	nativeMapSockmetaTcps        = "sockmeta_tcps"
 	nativeProgSockmetaFaultIn    = "sockmeta_fault_in"
 	nativeProgSockmetaRecv4      = "sockmeta_recv4"
@@ -36,6 +38,7 @@ const (
 	nativeProgSockmetaSendCorked = "sockmeta_send_corked"
 	nativeProgSockmetaSent       = "sockmeta_sent"
 	nativeVarBpfSockType         = "bpf_sock_type"
+	nativeVarDeviceType          = "device_type"
 	nativeVarFirstNapiId         = "first_napi_id"
 	nativeVarNetDeviceType       = "net_device_type"
 	nativeVarNetType             = "net_type"
@@ -108,7 +111,9 @@ type nativeMapSpecs struct {
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -117,6 +122,7 @@ type nativeMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type nativeVariableSpecs struct {
 	BpfSockType     *ebpf.VariableSpec `ebpf:"bpf_sock_type"`
+	DeviceType      *ebpf.VariableSpec `ebpf:"device_type"`
 	FirstNapiId     *ebpf.VariableSpec `ebpf:"first_napi_id"`
 	NetDeviceType   *ebpf.VariableSpec `ebpf:"net_device_type"`
 	NetType         *ebpf.VariableSpec `ebpf:"net_type"`
@@ -154,7 +160,9 @@ type nativeMaps struct {
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -170,7 +178,9 @@ func (m *nativeMaps) Close() error {
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,
+		m.SockmetaSecret,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }
@@ -180,6 +190,7 @@ func (m *nativeMaps) Close() error {
 // It can be passed to loadNativeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type nativeVariables struct {
 	BpfSockType     *ebpf.Variable `ebpf:"bpf_sock_type"`
+	DeviceType      *ebpf.Variable `ebpf:"device_type"`
 	FirstNapiId     *ebpf.Variable `ebpf:"first_napi_id"`
 	NetDeviceType   *ebpf.Variable `ebpf:"net_device_type"`
 	NetType         *ebpf.Variable `ebpf:"net_type"`

@@ -18,6 +18,7 @@ import (
 const (
 	producerMapPackets           = "packets"
 	producerMapServices          = "services"
+	producerMapSockmetaSecret    = "sockmeta_secret"
 	producerProgSockmetaProducer = "sockmeta_producer"
 	producerVarAllFit            = "all_fit"
 	producerVarRefused           = "refused"
@@ -72,8 +73,9 @@ type producerProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type producerMapSpecs struct {
-	Packets  *ebpf.MapSpec `ebpf:"packets"`
-	Services *ebpf.MapSpec `ebpf:"services"`
+	Packets        *ebpf.MapSpec `ebpf:"packets"`
+	Services       *ebpf.MapSpec `ebpf:"services"`
+	SockmetaSecret *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 }
 
 // producerVariableSpecs contains global variables before they are loaded into the kernel.
@@ -104,14 +106,16 @@ func (o *producerObjects) Close() error {
 //
 // It can be passed to loadProducerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type producerMaps struct {
-	Packets  *ebpf.Map `ebpf:"packets"`
-	Services *ebpf.Map `ebpf:"services"`
+	Packets        *ebpf.Map `ebpf:"packets"`
+	Services       *ebpf.Map `ebpf:"services"`
+	SockmetaSecret *ebpf.Map `ebpf:"sockmeta_secret"`
 }
 
 func (m *producerMaps) Close() error {
 	return _ProducerClose(
 		m.Packets,
 		m.Services,
+		m.SockmetaSecret,
 	)
 }
 

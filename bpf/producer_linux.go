@@ -16,8 +16,8 @@ import (
 )
 
 // producerArea is the length of the area with all that the producer writes: three
-// values, with key and length each, and the anchor.
-const producerArea = 8 + 12 + 12 + 4
+// values, with key and length each, the seal and its gap.
+const producerArea = 8 + 12 + 12 + int(sockoptSockmetaAnchorSOCKMETA_SEAL_SIZE+sockoptSockmetaAnchorSOCKMETA_SEAL_GAP)
 
 // A Producer gives every packet that an interface receives a packet id (u64,
 // cmsg.KeyPacketID), the time at which it was seen (ns, CLOCK_MONOTONIC,
@@ -37,8 +37,8 @@ type Producer struct {
 // XDP. It stays until Close or the end of the process. The error is
 // unix.EBUSY where the interface has another XDP program.
 //
-// Where the kernel allows areas of 32 bytes, as Linux 6.1 does, packets that have a
-// service id have no time: see Timed.
+// Where the kernel allows areas of 32 bytes, as Linux 6.1 does, packets have no time:
+// see Timed.
 //
 // It needs Linux 5.9 (XDP links), CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 func AttachProducer(iface string, opts ProducerOptions) (*Producer, error) {
@@ -49,7 +49,7 @@ func AttachProducer(iface string, opts ProducerOptions) (*Producer, error) {
 	return p, nil
 }
 
-func attachProducer(iface string, opts ProducerOptions) (_ *Producer, err error) {
+func attachProducer(iface string, options ProducerOptions) (_ *Producer, err error) {
 	if err := toProduce.check(); err != nil {
 		return nil, err
 	}
@@ -68,8 +68,14 @@ func attachProducer(iface string, opts ProducerOptions) (_ *Producer, err error)
 	if err := spec.Variables["all_fit"].Set(timed); err != nil {
 		return nil, err
 	}
+	secret, err := secretMap()
+	if err != nil {
+		return nil, explain(err)
+	}
+	defer secret.Close()
 	var objs producerObjects
-	if err := spec.LoadAndAssign(&objs, nil); err != nil {
+	opts := &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{secretName: secret}}
+	if err := spec.LoadAndAssign(&objs, opts); err != nil {
 		return nil, explain(fmt.Errorf("load: %w", err))
 	}
 	p := &Producer{programs: objs.producerPrograms, maps: objs.producerMaps, vars: objs.producerVariables, timed: timed}
@@ -78,12 +84,12 @@ func attachProducer(iface string, opts ProducerOptions) (_ *Producer, err error)
 			_ = p.Close()
 		}
 	}()
-	for port, id := range opts.Services {
+	for port, id := range options.Services {
 		if err := p.SetService(port, id); err != nil {
 			return nil, explain(fmt.Errorf("service of port %d: %w", port, err))
 		}
 	}
-	if !opts.Generic {
+	if !options.Generic {
 		p.link, err = link.AttachXDP(link.XDPOptions{
 			Program: p.programs.SockmetaProducer, Interface: ifi.Index, Flags: link.XDPDriverMode,
 		})
@@ -107,8 +113,7 @@ func attachProducer(iface string, opts ProducerOptions) (_ *Producer, err error)
 // Generic says whether the program runs by generic XDP.
 func (p *Producer) Generic() bool { return p.generic }
 
-// Timed says whether packets that have a service id have a time, too: the kernel has
-// to allow areas of 36 bytes. The others always have one.
+// Timed says whether packets have a time: the kernel has to allow areas of 48 bytes.
 func (p *Producer) Timed() bool { return p.timed }
 
 // SetService sets the service id of packets to a port, from the next packet on.

@@ -36,6 +36,9 @@ func mapSlots(m *ebpf.Map) (*Slots, error) {
 
 // slot returns the slot that handle names, nil where there is none.
 func (s *Slots) slot(handle uint64) *Slot {
+	if s == nil {
+		return nil
+	}
 	index := handle & indexMask
 	if handle&HandleBit == 0 || index >= s.n {
 		return nil

@@ -25,8 +25,11 @@ const (
 	sockopsMapSockmetaLocalDevs  = "sockmeta_local_devs"
 	sockopsMapSockmetaLocals     = "sockmeta_locals"
 	sockopsMapSockmetaRaws       = "sockmeta_raws"
+	sockopsMapSockmetaRooms      = "sockmeta_rooms"
 	sockopsMapSockmetaRx         = "sockmeta_rx"
+	sockopsMapSockmetaSeats      = "sockmeta_seats"
 	sockopsMapSockmetaSks        = "sockmeta_sks"
+	sockopsMapSockmetaSpill      = "sockmeta_spill"
 	sockopsMapSockmetaTcps       = "sockmeta_tcps"
 	sockopsProgSockmetaSockops   = "sockmeta_sockops"
 )
@@ -89,8 +92,11 @@ type sockopsMapSpecs struct {
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
+	SockmetaRooms      *ebpf.MapSpec `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSeats      *ebpf.MapSpec `ebpf:"sockmeta_seats"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -129,8 +135,11 @@ type sockopsMaps struct {
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
+	SockmetaRooms      *ebpf.Map `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSeats      *ebpf.Map `ebpf:"sockmeta_seats"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -145,8 +154,11 @@ func (m *sockopsMaps) Close() error {
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
+		m.SockmetaRooms,
 		m.SockmetaRx,
+		m.SockmetaSeats,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

@@ -18,6 +18,9 @@ type sockoptSockmetaAnchor uint32
 const (
 	sockoptSockmetaAnchorSOCKMETA_ANCHOR_SIZE  sockoptSockmetaAnchor = 4
 	sockoptSockmetaAnchorSOCKMETA_ANCHOR_MAGIC sockoptSockmetaAnchor = 91
+	sockoptSockmetaAnchorSOCKMETA_SEAL_SIZE    sockoptSockmetaAnchor = 12
+	sockoptSockmetaAnchorSOCKMETA_SEAL_MAGIC   sockoptSockmetaAnchor = 92
+	sockoptSockmetaAnchorSOCKMETA_SEAL_GAP     sockoptSockmetaAnchor = 4
 )
 
 type sockoptSockmetaAnswer struct {
@@ -26,6 +29,12 @@ type sockoptSockmetaAnswer struct {
 	Tsflags  uint32
 	Reserved uint32
 	Rec      sockoptSockmetaRecord
+}
+
+type sockoptSockmetaBounds struct {
+	_       structs.HostLayout
+	Sockets uint32
+	PerUser uint32
 }
 
 type sockoptSockmetaConst uint32
@@ -40,6 +49,7 @@ const (
 	sockoptSockmetaConstSOCKMETA_TX_PROC_IDS    sockoptSockmetaConst = 1024
 	sockoptSockmetaConstSOCKMETA_TX_PROCS       sockoptSockmetaConst = 8
 	sockoptSockmetaConstSOCKMETA_FLIGHTS        sockoptSockmetaConst = 16
+	sockoptSockmetaConstSOCKMETA_USERS          sockoptSockmetaConst = 2048
 )
 
 type sockoptSockmetaCounts struct {
@@ -54,19 +64,24 @@ type sockoptSockmetaCounts struct {
 	LaunchRefused   uint64
 	LocalKeys       uint64
 	Local           uint64
+	Full            uint64
+	UserFull        uint64
 }
 
 type sockoptSockmetaEnable struct {
-	_       structs.HostLayout
-	Abi     uint32
-	Tsflags uint32
-	Flags   uint32
+	_        structs.HostLayout
+	Abi      uint32
+	Tsflags  uint32
+	Flags    uint32
+	Reserved uint32
+	Instance uint64
 }
 
 type sockoptSockmetaEnableFlag uint32
 
 const (
 	sockoptSockmetaEnableFlagSOCKMETA_ENABLE_CMSG sockoptSockmetaEnableFlag = 1
+	sockoptSockmetaEnableFlagSOCKMETA_ENABLE_ASK  sockoptSockmetaEnableFlag = 2
 )
 
 type sockoptSockmetaFeature uint32
@@ -88,6 +103,7 @@ const (
 	sockoptSockmetaFlagSOCKMETA_F_HANDSHAKE_ACK sockoptSockmetaFlag = 32
 	sockoptSockmetaFlagSOCKMETA_F_REPEATED      sockoptSockmetaFlag = 64
 	sockoptSockmetaFlagSOCKMETA_F_TRUNCATED     sockoptSockmetaFlag = 128
+	sockoptSockmetaFlagSOCKMETA_F_UNPROVEN      sockoptSockmetaFlag = 256
 	sockoptSockmetaFlagSOCKMETA_F_SENDER_LOST   sockoptSockmetaFlag = 512
 )
 
@@ -151,20 +167,38 @@ const (
 type sockoptSockmetaHandshake struct {
 	_   structs.HostLayout
 	Syn struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   sockoptSockmetaRecord
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      sockoptSockmetaRecord
 	}
 	Ack struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   sockoptSockmetaRecord
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      sockoptSockmetaRecord
 	}
-	Spare [32]uint8
+	Lost     uint64
+	Repeated uint8
+	Reset    uint8
+	AllLost  uint8
+	Pad      [5]uint8
+	Spare    [32]uint8
+}
+
+type sockoptSockmetaHost struct {
+	_        structs.HostLayout
+	Secret   [2]uint32
+	Gap      uint32
+	Reserved uint32
 }
 
 type sockoptSockmetaInfo struct {
@@ -182,6 +216,7 @@ type sockoptSockmetaInstance struct {
 	_           structs.HostLayout
 	Info        sockoptSockmetaInfo
 	Policy      sockoptSockmetaPolicy
+	Bounds      sockoptSockmetaBounds
 	LastId      uint64
 	LocalCursor uint64
 }
@@ -273,6 +308,20 @@ type sockoptSockmetaRecord struct {
 	Area      [256]uint8
 }
 
+type sockoptSockmetaRoom struct {
+	_       structs.HostLayout
+	Sockets uint64
+	Users   [2048]uint64
+}
+
+type sockoptSockmetaSeat struct {
+	_        structs.HostLayout
+	Held     uint32
+	Released uint32
+	Closed   uint32
+	Reserved uint32
+}
+
 type sockoptSockmetaSk struct {
 	_         structs.HostLayout
 	Id        uint64
@@ -293,45 +342,72 @@ type sockoptSockmetaSlot struct {
 	_        [8]byte
 }
 
-type sockoptSockmetaTcp struct {
-	_           structs.HostLayout
-	Unread      uint32
-	Fin         uint32
-	Established uint8
-	HasFin      uint8
-	Pad         [6]uint8
-	Head        uint64
-	Latest      uint64
-	Opening     struct {
+type sockoptSockmetaSpills struct {
+	_    structs.HostLayout
+	Head uint64
+	High uint64
+	At   [480]struct {
 		_     structs.HostLayout
 		Seq   uint64
 		Start uint32
 		End   uint32
-		Rec   sockoptSockmetaRecord
+	}
+}
+
+type sockoptSockmetaTcp struct {
+	_            structs.HostLayout
+	Unread       uint32
+	Settled      uint32
+	Established  uint8
+	Dialed       uint8
+	Late         uint8
+	Newer        uint8
+	AllLost      uint8
+	Pad          uint8
+	OpeningFlags uint16
+	Opened       uint64
+	Head         uint64
+	Latest       uint64
+	Lost         uint64
+	Opening      struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      sockoptSockmetaRecord
 	}
 	Control struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   sockoptSockmetaRecord
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      sockoptSockmetaRecord
 	}
 	Ring [16]struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   sockoptSockmetaRecord
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      sockoptSockmetaRecord
 	}
 	Spare [32]uint8
 }
 
 type sockoptSockmetaTxInfo struct {
-	_        structs.HostLayout
-	Socket   uint64
-	Proc     uint32
-	Reserved uint32
-	Policy   sockoptSockmetaPolicy
+	_      structs.HostLayout
+	Socket uint64
+	Proc   uint32
+	Clock  uint32
+	Policy sockoptSockmetaPolicy
 }
 
 type sockoptSockmetaTxSlot struct {
@@ -389,8 +465,12 @@ const (
 	sockoptMapSockmetaLocalDevs   = "sockmeta_local_devs"
 	sockoptMapSockmetaLocals      = "sockmeta_locals"
 	sockoptMapSockmetaRaws        = "sockmeta_raws"
+	sockoptMapSockmetaRooms       = "sockmeta_rooms"
 	sockoptMapSockmetaRx          = "sockmeta_rx"
+	sockoptMapSockmetaSeats       = "sockmeta_seats"
+	sockoptMapSockmetaSecret      = "sockmeta_secret"
 	sockoptMapSockmetaSks         = "sockmeta_sks"
+	sockoptMapSockmetaSpill       = "sockmeta_spill"
 	sockoptMapSockmetaTcps        = "sockmeta_tcps"
 	sockoptProgSockmetaGetsockopt = "sockmeta_getsockopt"
 	sockoptProgSockmetaSetsockopt = "sockmeta_setsockopt"
@@ -469,8 +549,12 @@ type sockoptMapSpecs struct {
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
+	SockmetaRooms      *ebpf.MapSpec `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSeats      *ebpf.MapSpec `ebpf:"sockmeta_seats"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -523,8 +607,12 @@ type sockoptMaps struct {
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
+	SockmetaRooms      *ebpf.Map `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSeats      *ebpf.Map `ebpf:"sockmeta_seats"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -539,8 +627,12 @@ func (m *sockoptMaps) Close() error {
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
+		m.SockmetaRooms,
 		m.SockmetaRx,
+		m.SockmetaSeats,
+		m.SockmetaSecret,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

@@ -15,18 +15,52 @@ import (
 // EnableSocket opts the socket in: from now on its packets get records. A
 // listener's connections inherit it. tsflags is what the application itself
 // asked of SO_TIMESTAMPING. No privilege is needed. The error is
-// ErrNotSupported when no programs answer for the socket's cgroup.
+// ErrNotSupported when no programs answer for the socket's cgroup, and
+// ErrTooManySockets, too, when they keep it out.
+//
+// Where several attachments could answer, the one that has the socket does, or else
+// the first: that of the innermost cgroup, and in it the oldest.
 func EnableSocket(fd int, tsflags uint32) error {
-	req := enableRequest{Abi: ABI, Tsflags: tsflags}
-	return setsockopt(fd, SOL_BPF, OptEnable, unsafe.Pointer(&req), unsafe.Sizeof(req))
+	return EnableSocketOf(fd, tsflags, instanceOf(fd))
+}
+
+// EnableSocketOf is EnableSocket for a socket that the instance has, as SocketInfo
+// says, or for any of them where it is 0.
+func EnableSocketOf(fd int, tsflags uint32, instance uint64) error {
+	return enable(fd, enableRequest{Abi: ABI, Tsflags: tsflags, Instance: instance})
 }
 
 // EnableSocketCmsg is EnableSocket for a UDP socket that wants the records of what it
 // receives as control messages, {SOL_BPF, SOCKMETA_SCM_RECORD}. The error is
 // ErrNotSupported where the attachment has no NativeFeature.
 func EnableSocketCmsg(fd int, tsflags uint32) error {
-	req := enableRequest{Abi: ABI, Tsflags: tsflags, Flags: EnableCmsg}
-	return setsockopt(fd, SOL_BPF, OptEnable, unsafe.Pointer(&req), unsafe.Sizeof(req))
+	return enable(fd, enableRequest{Abi: ABI, Tsflags: tsflags, Flags: EnableCmsg, Instance: instanceOf(fd)})
+}
+
+// AskSocket returns what opting in to the instance would: an ErrTooManySockets, or an
+// ErrNotSupported where the instance is not there any more.
+func AskSocket(fd int, instance uint64) error {
+	return enable(fd, enableRequest{Abi: ABI, Flags: enableAsk, Instance: instance})
+}
+
+// instanceOf returns the instance that has the socket, 0 where none has.
+func instanceOf(fd int) uint64 {
+	info, err := SocketInfo(fd)
+	if err != nil {
+		return 0
+	}
+	return info.Instance
+}
+
+func enable(fd int, req enableRequest) error {
+	err := setsockopt(fd, SOL_BPF, OptEnable, unsafe.Pointer(&req), unsafe.Sizeof(req))
+	switch {
+	case errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("%w: %w: as many as the attachment may have (bpf.Options.MaxSockets, sockmeta attach -max-sockets): %w", ErrNotSupported, ErrTooManySockets, err)
+	case errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("%w: %w: as many as one user may have (bpf.Options.MaxSocketsPerUser, sockmeta attach -max-sockets-per-user): %w", ErrNotSupported, ErrTooManySockets, err)
+	}
+	return err
 }
 
 // SocketInfo returns what the programs that the socket opted in to say of
@@ -83,24 +117,28 @@ func SetSocketRecord(fd int, record []byte) error {
 	return setsockopt(fd, SOL_BPF, OptTxRecord, unsafe.Pointer(unsafe.SliceData(record)), uintptr(len(record)))
 }
 
-// EnableTxTime lets control messages carry numbers of transmit slots: SO_TXTIME by
-// CLOCK_MONOTONIC, unless the application has chosen its clock already. The error
-// is ErrNotSupported for other clocks, whose times the kernel keeps from being so
-// early (net/core/sock.c, SCM_TXTIME, in Linux 7.3).
+// EnableTxTime lets the control messages of a socket that opted in carry numbers of
+// transmit slots: SO_TXTIME by CLOCK_MONOTONIC, unless the application has chosen its
+// clock already. The error is ErrNotSupported for other clocks (TxInfo.CheckClock).
 func EnableTxTime(fd int) error {
-	var v struct{ clock, flags int32 }
-	size := uint32(unsafe.Sizeof(v))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_TXTIME,
-		uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 {
-		return sockoptError("getsockopt", errno)
+	info, err := SocketTxInfo(fd)
+	if err != nil {
+		return err
 	}
-	switch v.clock {
-	case unix.CLOCK_MONOTONIC:
-		return nil
-	case 0:
-		v.clock = unix.CLOCK_MONOTONIC
+	if info.Clock == 0 {
+		v := struct{ clock, flags int32 }{clock: unix.CLOCK_MONOTONIC}
 		return setsockopt(fd, unix.SOL_SOCKET, unix.SO_TXTIME, unsafe.Pointer(&v), unsafe.Sizeof(v))
+	}
+	return info.CheckClock()
+}
+
+// CheckClock returns an error, which is ErrNotSupported, where SO_TXTIME has another
+// clock than CLOCK_MONOTONIC. By others the kernel keeps times from being as early as
+// numbers of transmit slots are (net/core/sock.c, SCM_TXTIME, in Linux 7.3), and the
+// application's own launch times have to keep their meaning.
+func (i *TxInfo) CheckClock() error {
+	if i.Clock == 1+unix.CLOCK_MONOTONIC {
+		return nil
 	}
 	return fmt.Errorf("%w for sockets whose SO_TXTIME has another clock than CLOCK_MONOTONIC", ErrNotSupported)
 }

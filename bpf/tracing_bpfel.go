@@ -27,6 +27,7 @@ const (
 	tracingMapSockmetaRaws            = "sockmeta_raws"
 	tracingMapSockmetaRx              = "sockmeta_rx"
 	tracingMapSockmetaSks             = "sockmeta_sks"
+	tracingMapSockmetaSpill           = "sockmeta_spill"
 	tracingMapSockmetaTcps            = "sockmeta_tcps"
 	tracingProgSockmetaUdp6Enter      = "sockmeta_udp6_enter"
 	tracingProgSockmetaUdp6EnterAgain = "sockmeta_udp6_enter_again"
@@ -105,6 +106,7 @@ type tracingMapSpecs struct {
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -145,6 +147,7 @@ type tracingMaps struct {
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -161,6 +164,7 @@ func (m *tracingMaps) Close() error {
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

@@ -63,8 +63,12 @@ func newTxSlots() (*TxSlots, error) {
 	return s, nil
 }
 
-// Take takes a slot. It returns false where all are taken.
+// Take takes a slot. It returns false where all are taken, or there are none
+// (ProcessTxSlots makes them).
 func (s *TxSlots) Take() (index int, ok bool) {
+	if s == nil || s.mem == nil {
+		return 0, false
+	}
 	for {
 		window := s.window.Load()
 		for range window {
@@ -83,6 +87,9 @@ func (s *TxSlots) Take() (index int, ok bool) {
 // Fill puts a record, as words, into a slot that was taken, for a datagram of the
 // socket that info is of, and returns the number that SCM_TXTIME carries.
 func (s *TxSlots) Fill(index int, info *TxInfo, rec *[RecordWords]uint64) (number uint64) {
+	if s == nil || s.mem == nil {
+		return 0
+	}
 	slot := &s.mem[index]
 	use := s.uses[index] + 1
 	s.uses[index] = use
@@ -102,12 +109,19 @@ func (s *TxSlots) Fill(index int, info *TxInfo, rec *[RecordWords]uint64) (numbe
 }
 
 // Release gives a slot back.
-func (s *TxSlots) Release(index int) { s.taken[index].Store(false) }
+func (s *TxSlots) Release(index int) {
+	if s != nil && s.taken != nil {
+		s.taken[index].Store(false)
+	}
+}
 
 // Register tells the programs where the slots are that this process sends by on
 // the socket, and returns what they say to that. Any number of processes may send
 // on one socket; the programs know the last SOCKMETA_TX_PROCS that registered.
 func (s *TxSlots) Register(fd int) (TxInfo, error) {
+	if s == nil || s.mem == nil {
+		return TxInfo{}, unix.EINVAL
+	}
 	req := slotsRequest{Abi: ABI, Count: txSlots, Addr: uint64(uintptr(unsafe.Pointer(&s.mem[0])))}
 	if err := setsockopt(fd, SOL_BPF, OptTxSlots, unsafe.Pointer(&req), unsafe.Sizeof(req)); err != nil {
 		return TxInfo{}, err

@@ -32,12 +32,17 @@ const (
 	// handshake.
 	FlagHandshakeAck = Flags(flagHandshakeAck)
 
-	// FlagRepeated: TCP, more than one segment brought these bytes.
+	// FlagRepeated: TCP, several segments had these bytes, and any of them may
+	// have brought them. It comes with FlagUnproven.
 	FlagRepeated = Flags(flagRepeated)
 
 	// FlagTruncated: the area did not fit into what carried the record, its
 	// end is missing. See [Metadata.Err].
 	FlagTruncated = Flags(flagTruncated)
+
+	// FlagUnproven: TCP, the record is of the most likely segment, but it cannot be
+	// shown that TCP took that one and no other. Treat it as a hint.
+	FlagUnproven = Flags(flagUnproven)
 
 	// FlagSenderLost: the sender, a socket of this host, gave metadata that was
 	// lost on the way or had no room here, see [Metadata.Sender].
@@ -59,6 +64,7 @@ var flagNames = [...]struct {
 	{FlagHandshakeAck, "handshake_ack"},
 	{FlagRepeated, "repeated"},
 	{FlagTruncated, "truncated"},
+	{FlagUnproven, "unproven"},
 	{FlagSenderLost, "sender_lost"},
 }
 

@@ -32,5 +32,6 @@ const (
 	flagHandshakeAck = bpf.FlagHandshakeAck
 	flagRepeated     = bpf.FlagRepeated
 	flagTruncated    = bpf.FlagTruncated
+	flagUnproven     = bpf.FlagUnproven
 	flagSenderLost   = bpf.FlagSenderLost
 )

@@ -4,6 +4,7 @@ package conn
 
 import (
 	"net/netip"
+	"syscall"
 
 	"golang.org/x/net/ipv4"
 
@@ -74,6 +75,9 @@ type Message struct {
 // the last datagram. Errors are those of golang.org/x/net, and n is 0 with them:
 // *net.OpError, "read". On other systems than Linux one datagram is read.
 func (c *UDPConn) ReadBatch(ms []ipv4.Message, flags int) (n int, err error) {
+	if !c.ok() {
+		return 0, syscall.EINVAL
+	}
 	if len(ms) == 0 {
 		return 0, nil
 	}
@@ -93,6 +97,9 @@ func (c *UDPConn) ReadBatch(ms []ipv4.Message, flags int) (n int, err error) {
 // It allocates nothing. Errors are those of golang.org/x/net: *net.OpError,
 // "write". On other systems than Linux one datagram is sent.
 func (c *UDPConn) WriteBatch(ms []ipv4.Message, flags int) (n int, err error) {
+	if !c.ok() {
+		return 0, syscall.EINVAL
+	}
 	if len(ms) == 0 {
 		return 0, nil
 	}
@@ -106,6 +113,9 @@ func (c *UDPConn) WriteBatch(ms []ipv4.Message, flags int) (n int, err error) {
 // It allocates nothing but the addresses of new peers with a zone, and needs
 // Linux 6.1 for metadata as Attach does.
 func (c *UDPConn) ReadBatchMetadata(ms []Message, flags int) (n int, err error) {
+	if !c.ok() {
+		return 0, syscall.EINVAL
+	}
 	if len(ms) == 0 {
 		return 0, nil
 	}
@@ -120,6 +130,9 @@ func (c *UDPConn) ReadBatchMetadata(ms []Message, flags int) (n int, err error) 
 //
 // ms are the caller's again when it returns.
 func (c *UDPConn) WriteBatchMetadata(ms []Message, flags int) (n int, err error) {
+	if !c.ok() {
+		return 0, syscall.EINVAL
+	}
 	if len(ms) == 0 {
 		return 0, nil
 	}

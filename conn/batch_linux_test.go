@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"syscall"
@@ -115,7 +116,9 @@ func TestBatchSlots(t *testing.T) {
 	c, client := batchPair(t)
 	c.sock.err = nil
 	c.errOverrun = opError("metadata", c.udp, ErrOverrun)
-	c.tx.Store(&transmitter{slots: slots})
+	tx := &transmitter{slots: slots}
+	tx.checked.Store(math.MaxInt64)
+	c.tx.Store(tx)
 	var taken []int
 	for slot, ok := slots.Take(); ok; slot, ok = slots.Take() {
 		taken = append(taken, slot)
@@ -136,7 +139,9 @@ func TestBatchSlots(t *testing.T) {
 	if n, err := c.WriteBatchMetadata(ms[:1], 0); n != 1 || err != nil || !errors.Is(ms[0].Err, ErrOverrun) {
 		t.Errorf("without a slot: %d, %v, %v", n, err, ms[0].Err)
 	}
-	if err := bpf.EnableTxTime(fdOf(t, c)); err != nil {
+	// The clock, and no flags.
+	txtime := string(append(binary.NativeEndian.AppendUint32(nil, unix.CLOCK_MONOTONIC), make([]byte, 4)...))
+	if err := unix.SetsockoptString(fdOf(t, c), unix.SOL_SOCKET, unix.SO_TXTIME, txtime); err != nil {
 		t.Fatal(err)
 	}
 	release(2)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 )
 
 // Segments says whether the kernel may merge datagrams of one sender that follow
@@ -66,6 +67,9 @@ type segment struct {
 // the connection's back (SyscallConn) does not see them. An application that sets
 // UDP_GRO there itself gets what the kernel gives.
 func (c *UDPConn) SetGRO(s Segments) error {
+	if !c.ok() {
+		return syscall.EINVAL
+	}
 	err := c.setGRO(s)
 	if err != nil {
 		local := c.udp.LocalAddr()

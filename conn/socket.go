@@ -14,6 +14,8 @@ import (
 // A socket is what a connection knows of its metadata.
 type socket struct {
 	raw syscall.RawConn
+	// instance is the attachment that has the socket.
+	instance uint64
 	// slots are nil where the kernel is asked; unmapped says why it has to be.
 	slots    *bpf.Slots
 	unmapped error
@@ -25,25 +27,68 @@ type socket struct {
 	err             error // not nil: why there is no metadata
 }
 
-// errDetached is what becomes of a socket that opted in.
-var errDetached = fmt.Errorf("%w any more: the programs that the socket opted in to were detached", ErrNotSupported)
+// What becomes of a socket that opted in.
+var (
+	errDetached = fmt.Errorf("%w any more: the programs that the socket opted in to were detached", ErrNotSupported)
+	errMoved    = fmt.Errorf("%w: it has opted in to other programs since", errDetached)
+	errUnseated = fmt.Errorf("%w for this connection: when it came too many sockets had metadata, or it was reset before it was accepted", ErrNotSupported)
+)
 
-// attached returns nil or errDetached.
+// attached returns nil, or why the programs that the socket opted in to do not have it.
 func (s *socket) attached() error {
-	var err error
-	if cerr := s.raw.Control(func(fd uintptr) { _, err = bpf.SocketInfo(int(fd)) }); cerr != nil {
+	q := queries.Get().(*query)
+	defer queries.Put(q)
+	q.instance = s.instance
+	if err := s.raw.Control(q.askAttached); err != nil {
 		return nil
 	}
-	if errors.Is(err, ErrNotSupported) {
-		return errDetached
+	return q.err
+}
+
+// lost says why the programs did not answer.
+func (s *socket) lost() error {
+	if err := s.attached(); err != nil {
+		return err
 	}
-	return nil
+	return errDetached
+}
+
+// attached is socket.attached for a descriptor.
+func attached(fd int, instance uint64) error {
+	info, err := bpf.SocketInfo(fd)
+	switch {
+	case err == nil && info.Instance == instance:
+		return nil
+	case err == nil:
+		return errMoved
+	case !errors.Is(err, ErrNotSupported):
+		return nil
+	}
+	err = bpf.AskSocket(fd, instance)
+	switch {
+	case err == nil:
+		return errUnseated
+	case errors.Is(err, bpf.ErrTooManySockets):
+		return err
+	}
+	return errDetached
+}
+
+// unusable is the socket of what is no connection: a zero value, or nil.
+var unusable = socket{err: fmt.Errorf("%w: no connection: %w", ErrNotSupported, syscall.EINVAL)}
+
+// valid returns why there is no metadata from the beginning.
+func (s *socket) valid() error {
+	if s.err == nil && s.raw == nil {
+		return unusable.err
+	}
+	return s.err
 }
 
 func (s *socket) support() Support {
 	tracing := Missing{TierTracing, fmt.Errorf("%w: whoever attached the programs did not ask for it (bpf.Options.Tracing)", ErrNotSupported)}
 	native := Missing{TierNative, nativeMissing()}
-	err := s.err
+	err := s.valid()
 	if err == nil {
 		err = s.attached()
 	}
@@ -105,5 +150,8 @@ func opError(op string, c net.Conn, err error) error {
 		return err
 	}
 	local := c.LocalAddr()
+	if local == nil {
+		return err
+	}
 	return &net.OpError{Op: op, Net: local.Network(), Source: local, Addr: c.RemoteAddr(), Err: err}
 }

@@ -27,12 +27,12 @@ func (s *socket) optIn(fd int, udp bool, receiveMap string) (err error) {
 		}
 	}
 	err = bpf.EnableSocket(fd, ts.flags)
-	if errors.Is(err, ErrNotSupported) {
+	if errors.Is(err, ErrNotSupported) && !errors.Is(err, bpf.ErrTooManySockets) {
 		if _, err := bpf.AttachOwn(); err != nil {
 			return err
 		}
 		err = bpf.EnableSocket(fd, ts.flags)
-		if errors.Is(err, ErrNotSupported) {
+		if errors.Is(err, ErrNotSupported) && !errors.Is(err, bpf.ErrTooManySockets) {
 			return fmt.Errorf("%w: no programs for this socket's cgroup or kind: it was made in another cgroup than %s, or is a Multipath TCP socket", err, ownCgroup())
 		}
 	}
@@ -43,6 +43,7 @@ func (s *socket) optIn(fd int, udp bool, receiveMap string) (err error) {
 	if err != nil {
 		return err
 	}
+	s.instance = info.Instance
 	s.tracing = info.Features&bpf.TracingFeature != 0
 	s.native = info.Features&bpf.NativeFeature != 0
 	if udp && s.native {
@@ -53,7 +54,7 @@ func (s *socket) optIn(fd int, udp bool, receiveMap string) (err error) {
 			return err
 		}
 		// The programs took that for the application's wish.
-		if err := bpf.EnableSocket(fd, ts.flags); err != nil {
+		if err := bpf.EnableSocketOf(fd, ts.flags, s.instance); err != nil {
 			return err
 		}
 	}

@@ -27,11 +27,33 @@ type TCPListener struct {
 // in to metadata where that has not been done (Prepare). A listener for
 // Multipath TCP cannot opt in.
 func NewTCPListener(l *net.TCPListener) *TCPListener {
+	if l == nil {
+		return &TCPListener{}
+	}
 	return &TCPListener{tcp: l, sock: prepareConn(l, false, "")}
 }
 
 // Support says what the listener's connections can do now, and why not more.
-func (l *TCPListener) Support() Support { return l.sock.support() }
+func (l *TCPListener) Support() Support {
+	if l == nil {
+		return unusable.support()
+	}
+	return l.sock.support()
+}
+
+// noTCPListener says of itself what package net says of zero values: syscall.EINVAL.
+var noTCPListener net.TCPListener
+
+// plain returns what l wraps, noTCPListener where l is nil or a zero value.
+func (l *TCPListener) plain() *net.TCPListener {
+	if l == nil || l.tcp == nil {
+		return &noTCPListener
+	}
+	return l.tcp
+}
+
+// ok says whether l is a listener.
+func (l *TCPListener) ok() bool { return l != nil && l.tcp != nil && l.sock.raw != nil }
 
 // Accept waits for the next connection and returns it, a *TCPConn.
 func (l *TCPListener) Accept() (net.Conn, error) {
@@ -45,7 +67,7 @@ func (l *TCPListener) Accept() (net.Conn, error) {
 // AcceptTCP waits for the next connection and returns it. The connection has
 // opted in as the listener has, from its first segment on.
 func (l *TCPListener) AcceptTCP() (*TCPConn, error) {
-	c, err := l.tcp.AcceptTCP()
+	c, err := l.plain().AcceptTCP()
 	if err != nil {
 		return nil, err
 	}
@@ -57,16 +79,28 @@ func (l *TCPListener) AcceptTCP() (*TCPConn, error) {
 }
 
 // Addr returns the listener's address, a *net.TCPAddr.
-func (l *TCPListener) Addr() net.Addr { return l.tcp.Addr() }
+func (l *TCPListener) Addr() net.Addr {
+	// net's would panic.
+	if !l.ok() {
+		return nil
+	}
+	return l.tcp.Addr()
+}
 
 // Close stops listening. Connections that were accepted stay open.
-func (l *TCPListener) Close() error { return l.tcp.Close() }
+func (l *TCPListener) Close() error { return l.plain().Close() }
 
 // SetDeadline sets the deadline of Accept.
-func (l *TCPListener) SetDeadline(t time.Time) error { return l.tcp.SetDeadline(t) }
+func (l *TCPListener) SetDeadline(t time.Time) error { return l.plain().SetDeadline(t) }
 
 // File returns a duplicate of the file descriptor, see net.TCPListener.File.
-func (l *TCPListener) File() (*os.File, error) { return l.tcp.File() }
+func (l *TCPListener) File() (*os.File, error) {
+	// net's may panic.
+	if !l.ok() {
+		return nil, syscall.EINVAL
+	}
+	return l.plain().File()
+}
 
 // SyscallConn returns the raw connection.
-func (l *TCPListener) SyscallConn() (syscall.RawConn, error) { return l.tcp.SyscallConn() }
+func (l *TCPListener) SyscallConn() (syscall.RawConn, error) { return l.plain().SyscallConn() }

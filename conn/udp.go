@@ -54,6 +54,9 @@ func NewUDPConn(c *net.UDPConn) *UDPConn { return NewGrantedUDPConn(c, "") }
 // granted to (bpf.Grant); receiveMap is the path where it is pinned. Where it cannot
 // be mapped the kernel is asked for each record, and Support().Unmapped says why.
 func NewGrantedUDPConn(c *net.UDPConn, receiveMap string) *UDPConn {
+	if c == nil {
+		return &UDPConn{}
+	}
 	u := &UDPConn{udp: c, sock: prepareConn(c, true, receiveMap)}
 	u.errNotSupported = opError("metadata", c, u.sock.err)
 	u.errNoMetadata = opError("metadata", c, ErrNoMetadata)
@@ -62,55 +65,80 @@ func NewGrantedUDPConn(c *net.UDPConn, receiveMap string) *UDPConn {
 }
 
 // Support says what the connection can do now, and why not more.
-func (c *UDPConn) Support() Support { return c.sock.support() }
+func (c *UDPConn) Support() Support {
+	if c == nil {
+		return unusable.support()
+	}
+	return c.sock.support()
+}
+
+// noUDPConn says of itself what package net says of zero values: syscall.EINVAL.
+var noUDPConn net.UDPConn
+
+// plain returns what c wraps, noUDPConn where c is nil or a zero value.
+func (c *UDPConn) plain() *net.UDPConn {
+	if c == nil || c.udp == nil {
+		return &noUDPConn
+	}
+	return c.udp
+}
+
+// ok says whether c is a connection.
+func (c *UDPConn) ok() bool { return c.plain().LocalAddr() != nil }
 
 // NetConn returns the connection that c wraps. Reading from it directly returns
 // what SyscallConn's documentation says.
-func (c *UDPConn) NetConn() net.Conn { return c.udp }
+func (c *UDPConn) NetConn() net.Conn { return c.plain() }
 
 // Close closes the connection.
-func (c *UDPConn) Close() error { return c.udp.Close() }
+func (c *UDPConn) Close() error { return c.plain().Close() }
 
 // LocalAddr returns the local address, a *net.UDPAddr.
-func (c *UDPConn) LocalAddr() net.Addr { return c.udp.LocalAddr() }
+func (c *UDPConn) LocalAddr() net.Addr { return c.plain().LocalAddr() }
 
 // RemoteAddr returns the remote address, a *net.UDPAddr, or nil where the
 // connection has none.
-func (c *UDPConn) RemoteAddr() net.Addr { return c.udp.RemoteAddr() }
+func (c *UDPConn) RemoteAddr() net.Addr { return c.plain().RemoteAddr() }
 
 // SetDeadline sets the deadlines of net.UDPConn.SetDeadline.
-func (c *UDPConn) SetDeadline(t time.Time) error { return c.udp.SetDeadline(t) }
+func (c *UDPConn) SetDeadline(t time.Time) error { return c.plain().SetDeadline(t) }
 
 // SetReadDeadline sets the deadline of reads.
-func (c *UDPConn) SetReadDeadline(t time.Time) error { return c.udp.SetReadDeadline(t) }
+func (c *UDPConn) SetReadDeadline(t time.Time) error { return c.plain().SetReadDeadline(t) }
 
 // SetWriteDeadline sets the deadline of writes.
-func (c *UDPConn) SetWriteDeadline(t time.Time) error { return c.udp.SetWriteDeadline(t) }
+func (c *UDPConn) SetWriteDeadline(t time.Time) error { return c.plain().SetWriteDeadline(t) }
 
 // SetReadBuffer sets the size in bytes of the socket's receive buffer
 // (SO_RCVBUF). With a larger one more datagrams wait, and the receive map should
 // have more slots (bpf.Options.SlotsPerCPU).
-func (c *UDPConn) SetReadBuffer(bytes int) error { return c.udp.SetReadBuffer(bytes) }
+func (c *UDPConn) SetReadBuffer(bytes int) error { return c.plain().SetReadBuffer(bytes) }
 
 // SetWriteBuffer sets the size in bytes of the socket's transmit buffer.
-func (c *UDPConn) SetWriteBuffer(bytes int) error { return c.udp.SetWriteBuffer(bytes) }
+func (c *UDPConn) SetWriteBuffer(bytes int) error { return c.plain().SetWriteBuffer(bytes) }
 
 // SyscallConn returns the raw connection. Control messages that are read
 // through it include sockmeta's own: {SOL_SOCKET, SCM_TIMESTAMPING} with a first
 // time that has bit 62 set in nanoseconds. Socket options set through it have
 // their usual effect, SO_TIMESTAMPING included.
-func (c *UDPConn) SyscallConn() (syscall.RawConn, error) { return c.udp.SyscallConn() }
+func (c *UDPConn) SyscallConn() (syscall.RawConn, error) { return c.plain().SyscallConn() }
 
 // File returns a duplicate of the file descriptor, see net.UDPConn.File. What
 // SyscallConn's documentation says holds for it, too.
-func (c *UDPConn) File() (*os.File, error) { return c.udp.File() }
+func (c *UDPConn) File() (*os.File, error) {
+	// net's may panic.
+	if !c.ok() {
+		return nil, syscall.EINVAL
+	}
+	return c.plain().File()
+}
 
 // Read reads a datagram from the remote address, or from any where there is
 // none.
 func (c *UDPConn) Read(b []byte) (int, error) {
 	// net returns at once for an empty buffer, and leaves the datagram.
-	if len(b) == 0 || c.sock.err != nil && !c.splits() {
-		return c.udp.Read(b)
+	if len(b) == 0 || !c.ok() || c.sock.err != nil && !c.splits() {
+		return c.plain().Read(b)
 	}
 	n, _, err := c.read("read", b)
 	return n, err
@@ -145,8 +173,8 @@ func (c *UDPConn) readFromUDP(b []byte, addr *net.UDPAddr) (int, *net.UDPAddr, e
 // socket that is open for both families, the source is an IPv4-mapped IPv6
 // address, as with net.UDPConn.
 func (c *UDPConn) ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err error) {
-	if c.sock.err != nil && !c.splits() {
-		return c.udp.ReadFromUDPAddrPort(b)
+	if !c.ok() || c.sock.err != nil && !c.splits() {
+		return c.plain().ReadFromUDPAddrPort(b)
 	}
 	return c.read("recvfrom", b)
 }
@@ -161,17 +189,17 @@ func (c *UDPConn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAd
 }
 
 // Write sends a datagram to the remote address.
-func (c *UDPConn) Write(b []byte) (int, error) { return c.udp.Write(b) }
+func (c *UDPConn) Write(b []byte) (int, error) { return c.plain().Write(b) }
 
 // WriteTo sends a datagram to addr, a *net.UDPAddr.
-func (c *UDPConn) WriteTo(b []byte, addr net.Addr) (int, error) { return c.udp.WriteTo(b, addr) }
+func (c *UDPConn) WriteTo(b []byte, addr net.Addr) (int, error) { return c.plain().WriteTo(b, addr) }
 
 // WriteToUDP sends a datagram to addr.
 func (c *UDPConn) WriteToUDP(b []byte, addr *net.UDPAddr) (int, error) {
-	return c.udp.WriteToUDP(b, addr)
+	return c.plain().WriteToUDP(b, addr)
 }
 
 // WriteToUDPAddrPort sends a datagram to addr.
 func (c *UDPConn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error) {
-	return c.udp.WriteToUDPAddrPort(b, addr)
+	return c.plain().WriteToUDPAddrPort(b, addr)
 }

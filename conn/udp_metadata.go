@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
@@ -20,8 +21,11 @@ import (
 // The payload is delivered whatever becomes of the metadata: where err is
 // ErrNoMetadata, ErrOverrun, ErrTruncated or ErrNotSupported (IsMetadataError), n and addr
 // are those of a datagram, and md is empty. Other errors are those of
-// net.UDPConn.ReadFromUDPAddrPort.
+// net.UDPConn.ReadFromUDPAddrPort. Where md is nil, it is ReadFromUDPAddrPort.
 func (c *UDPConn) ReadMetadata(b []byte, md *cmsg.Metadata) (n int, addr netip.AddrPort, err error) {
+	if md == nil || !c.ok() {
+		return c.ReadFromUDPAddrPort(b)
+	}
 	md.Reset()
 	if c.splits() {
 		if s, ok, err := c.readSegment("recvfrom", b, nil, md); ok {
@@ -83,6 +87,9 @@ func (c *UDPConn) readNative(call string, b []byte, md *cmsg.Metadata) (int, net
 // connection, use ReadMetadata.
 func (c *UDPConn) Metadata() (cmsg.Metadata, error) {
 	var md cmsg.Metadata
+	if !c.ok() {
+		return md, syscall.EINVAL
+	}
 	if c.sock.err != nil {
 		return md, c.errNotSupported
 	}
@@ -114,7 +121,7 @@ func (c *UDPConn) record(a arrival, md *cmsg.Metadata) (tsflags uint32, err erro
 	case nil:
 		return tsflags, nil
 	case ErrOverrun:
-		err = c.errOverrun
+		err = c.overrun()
 	case ErrNoMetadata:
 		err = c.errNoMetadata
 	default:
@@ -122,6 +129,15 @@ func (c *UDPConn) record(a arrival, md *cmsg.Metadata) (tsflags uint32, err erro
 	}
 	md.Reset()
 	return 0, err
+}
+
+// overrun tells a record that newer packets overran from that of an attachment that
+// the socket opted in to behind the connection's back, whose slots are not c's.
+func (c *UDPConn) overrun() error {
+	if err := c.sock.attached(); err != nil {
+		return opError("metadata", c.udp, err)
+	}
+	return c.errOverrun
 }
 
 // A query asks the kernel for one record. They are used again, as RawConn's
@@ -132,17 +148,22 @@ type query struct {
 	md      cmsg.Metadata
 	tsflags uint32
 	err     error
+	// instance is whose the socket is to be.
+	instance uint64
 
 	ask    func(fd uintptr)
 	askTCP func(fd uintptr)
 	// askFlags asks what the application wants of SO_TIMESTAMPING.
 	askFlags func(fd uintptr)
+	// askAttached asks whether the instance has the socket.
+	askAttached func(fd uintptr)
 }
 
 var queries = sync.Pool{New: func() any {
 	q := new(query)
 	q.ask = func(fd uintptr) { q.tsflags, q.err = bpf.SocketSlot(int(fd), q.handle, q.md.Words()) }
 	q.askTCP = func(fd uintptr) { q.err = bpf.SocketRecord(int(fd), q.opt, q.md.Words()) }
+	q.askAttached = func(fd uintptr) { q.err = attached(int(fd), q.instance) }
 	q.askFlags = func(fd uintptr) { q.tsflags = applicationFlags(int(fd)) }
 	return q
 }}
@@ -166,6 +187,9 @@ func (c *UDPConn) askKernel(handle uint64, md *cmsg.Metadata) (tsflags uint32, e
 // to the buffer). A datagram without metadata gets none. By default they do
 // not.
 func (c *UDPConn) SetMetadataMessage(on bool) error {
+	if !c.ok() {
+		return syscall.EINVAL
+	}
 	if c.sock.err != nil {
 		return c.errNotSupported
 	}

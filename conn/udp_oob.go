@@ -5,6 +5,7 @@ package conn
 import (
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
@@ -20,6 +21,9 @@ import (
 // and the datagram's record was lost to newer packets (ErrOverrun), its software
 // timestamp is lost, too, and left out.
 func (c *UDPConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
+	if !c.ok() {
+		return 0, 0, 0, netip.AddrPort{}, syscall.EINVAL
+	}
 	if c.splits() {
 		if s, ok, err := c.readSegment("recvmsg", b, oob, nil); ok {
 			if err != nil {

@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
@@ -22,23 +24,67 @@ type transmitter struct {
 	slots *bpf.TxSlots
 	info  bpf.TxInfo
 	err   error // not nil: why metadata cannot be sent
+	// checked is when it was last true, as a time since the process began.
+	checked atomic.Int64
 }
 
+// checkEvery is for how long a sender takes it for granted that the programs are
+// there, and that SO_TXTIME has the clock that it had: nothing tells him, and asking
+// for each datagram would cost a tenth of it.
+const checkEvery = 100 * time.Millisecond
+
+var processStart = time.Now()
+
 func (c *UDPConn) transmitter() *transmitter {
-	if tx := c.tx.Load(); tx != nil {
+	tx := c.tx.Load()
+	if tx != nil && (tx.err != nil || !tx.isDue()) {
 		return tx
 	}
-	tx := new(transmitter)
-	if tx.err = c.sock.err; tx.err == nil {
-		tx.err = tx.prepare(&c.sock)
+	now := &transmitter{}
+	now.checked.Store(int64(time.Since(processStart)))
+	switch {
+	case c.sock.err != nil:
+		now.err = c.sock.err
+	case tx == nil:
+		now.err = now.prepare(&c.sock)
+	default:
+		if now.err = tx.check(&c.sock); now.err == nil {
+			return tx
+		}
+		now.slots = tx.slots
 	}
-	if tx.err != nil {
+	if now.err != nil {
 		// A socket that has no programs may be wrapped anew; this wrapper
 		// does not ask for each datagram.
-		tx.err = opError("metadata", c.udp, tx.err)
+		now.err = opError("metadata", c.udp, now.err)
 	}
-	c.tx.CompareAndSwap(nil, tx)
+	c.tx.CompareAndSwap(tx, now)
 	return c.tx.Load()
+}
+
+// isDue says whether it is time to check, to one of those who send.
+func (tx *transmitter) isDue() bool {
+	now, checked := int64(time.Since(processStart)), tx.checked.Load()
+	return now-checked > int64(checkEvery) && tx.checked.CompareAndSwap(checked, now)
+}
+
+// check says why metadata cannot be sent any more.
+func (tx *transmitter) check(s *socket) error {
+	var info bpf.TxInfo
+	var err error
+	cerr := s.raw.Control(func(fd uintptr) { info, err = bpf.SocketTxInfo(int(fd)) })
+	switch {
+	case cerr != nil:
+		// Sending will say so.
+		return nil
+	case errors.Is(err, ErrNotSupported):
+		return s.lost()
+	case err == nil && info.Socket != tx.info.Socket:
+		return errMoved
+	case err != nil:
+		return err
+	}
+	return info.CheckClock()
 }
 
 func (tx *transmitter) prepare(s *socket) error {
@@ -47,17 +93,15 @@ func (tx *transmitter) prepare(s *socket) error {
 		return err
 	}
 	cerr := s.raw.Control(func(fd uintptr) {
+		if err = attached(int(fd), s.instance); err != nil {
+			return
+		}
 		if tx.info, err = slots.Register(int(fd)); err == nil {
 			err = bpf.EnableTxTime(int(fd))
 		}
 	})
 	if cerr != nil {
 		return cerr
-	}
-	if errors.Is(err, ErrNotSupported) {
-		if why := s.attached(); why != nil {
-			return why
-		}
 	}
 	if err == nil && tx.info.Proc == 0 {
 		err = fmt.Errorf("%w: too many processes send on the socket", ErrNotSupported)
@@ -83,12 +127,13 @@ func (tx *transmitter) prepare(s *socket) error {
 // ErrNotSupported, ErrRefused or another error that is IsMetadataError, n says
 // that it was. After ErrRefused the rest of the metadata went along. Other errors
 // are those of net.UDPConn.WriteMsgUDPAddrPort. Errors that concern the record and
-// come up in the kernel are counted (bpf.Attachment.Counts).
+// come up in the kernel are counted (bpf.Attachment.Counts). That the programs were detached, or that the application has
+// given SO_TXTIME another clock, is noticed within a tenth of a second.
 //
 // It allocates nothing, makes one system call, needs no privilege, and has what
-// Attach needs of the kernel. The first call on a socket makes four more.
+// Attach needs of the kernel. The first call on a socket makes five more.
 func (c *UDPConn) WriteMetadata(b []byte, md *cmsg.Metadata, addr netip.AddrPort) (int, error) {
-	if md == nil || md.IsEmpty() {
+	if md == nil || md.IsEmpty() || !c.ok() {
 		return c.writePlain(b, addr)
 	}
 	tx := c.transmitter()
@@ -149,9 +194,9 @@ func isMissingAddress(err error) bool {
 
 func (c *UDPConn) writePlain(b []byte, addr netip.AddrPort) (int, error) {
 	if !addr.IsValid() {
-		return c.udp.Write(b)
+		return c.plain().Write(b)
 	}
-	return c.udp.WriteToUDPAddrPort(b, addr)
+	return c.plain().WriteToUDPAddrPort(b, addr)
 }
 
 // sendable says what is wrong with metadata that came from elsewhere.
@@ -206,8 +251,8 @@ func (c *UDPConn) refused(tx *transmitter, md *cmsg.Metadata) error {
 
 // WriteMsgUDP is WriteMsgUDPAddrPort with a *net.UDPAddr.
 func (c *UDPConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	if !hasRecord(oob) {
-		return c.udp.WriteMsgUDP(b, oob, addr)
+	if !hasRecord(oob) || !c.ok() {
+		return c.plain().WriteMsgUDP(b, oob, addr)
 	}
 	return c.writeRecord(b, oob, destination{isUDPAddr: true, addr: addr})
 }
@@ -219,8 +264,8 @@ func (c *UDPConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, er
 // are several, the first counts. A time that comes with it (SCM_TXTIME) is the
 // launch time.
 func (c *UDPConn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
-	if !hasRecord(oob) {
-		return c.udp.WriteMsgUDPAddrPort(b, oob, addr)
+	if !hasRecord(oob) || !c.ok() {
+		return c.plain().WriteMsgUDPAddrPort(b, oob, addr)
 	}
 	return c.writeRecord(b, oob, destination{port: addr})
 }

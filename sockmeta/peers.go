@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 )
 
 // defaultPeers is PeerOptions.Peers where it is not set.
@@ -67,6 +68,9 @@ func NewPeerConn(c *UDPConn, opts PeerOptions) *PeerConn {
 // known, because nothing was read from it or others have pushed it out, and else
 // that of ReadMetadata for the datagram.
 func (c *PeerConn) OpeningMetadata(peer netip.AddrPort) (Metadata, error) {
+	if !c.ok() {
+		return Metadata{}, syscall.EINVAL
+	}
 	opening, _, ok := c.peers.lookup(peer)
 	return c.answer(peer, opening, ok)
 }
@@ -74,6 +78,9 @@ func (c *PeerConn) OpeningMetadata(peer netip.AddrPort) (Metadata, error) {
 // LatestMetadata returns the metadata of the newest datagram that was read from
 // the peer. Its errors are those of OpeningMetadata.
 func (c *PeerConn) LatestMetadata(peer netip.AddrPort) (Metadata, error) {
+	if !c.ok() {
+		return Metadata{}, syscall.EINVAL
+	}
 	_, latest, ok := c.peers.lookup(peer)
 	return c.answer(peer, latest, ok)
 }
@@ -89,13 +96,32 @@ func (c *PeerConn) answer(peer netip.AddrPort, got datagram, known bool) (Metada
 }
 
 // Forget forgets the peer: its next datagram is the first one again.
-func (c *PeerConn) Forget(peer netip.AddrPort) { c.peers.forget(peer) }
+func (c *PeerConn) Forget(peer netip.AddrPort) {
+	if c.ok() {
+		c.peers.forget(peer)
+	}
+}
 
 // Peers returns how many peers are known.
-func (c *PeerConn) Peers() int { return c.peers.len() }
+func (c *PeerConn) Peers() int {
+	if !c.ok() {
+		return 0
+	}
+	return c.peers.len()
+}
+
+// ok says whether c is what NewPeerConn made of a connection. The other methods of
+// zero values return what those of a zero UDPConn do, syscall.EINVAL.
+func (c *PeerConn) ok() bool { return c != nil && isConn(c.UDPConn) }
 
 // ReadMetadata is UDPConn.ReadMetadata.
 func (c *PeerConn) ReadMetadata(b []byte, md *Metadata) (n int, addr netip.AddrPort, err error) {
+	if !c.ok() {
+		return 0, netip.AddrPort{}, syscall.EINVAL
+	}
+	if md == nil {
+		md = new(Metadata)
+	}
 	n, addr, err = c.UDPConn.ReadMetadata(b, md)
 	if err == nil || IsMetadataError(err) {
 		c.peers.remember(addr, md, err)
@@ -121,7 +147,7 @@ func (c *PeerConn) read(call string, b []byte) (int, netip.AddrPort, error) {
 // Read is UDPConn.Read.
 func (c *PeerConn) Read(b []byte) (int, error) {
 	// UDPConn returns at once for an empty buffer, and leaves the datagram.
-	if len(b) == 0 {
+	if c.ok() && len(b) == 0 {
 		return c.UDPConn.Read(b)
 	}
 	n, _, err := c.read("read", b)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/net/ipv4"
 )
@@ -40,6 +41,9 @@ func (b *batch) release() {
 
 // ReadBatchMetadata is UDPConn.ReadBatchMetadata.
 func (c *PeerConn) ReadBatchMetadata(ms []Message, flags int) (n int, err error) {
+	if !c.ok() {
+		return 0, syscall.EINVAL
+	}
 	n, err = c.UDPConn.ReadBatchMetadata(ms, flags)
 	for i := range n {
 		c.peers.remember(ms[i].Addr, &ms[i].Metadata, ms[i].Err)
@@ -50,6 +54,9 @@ func (c *PeerConn) ReadBatchMetadata(ms []Message, flags int) (n int, err error)
 // ReadBatch is UDPConn.ReadBatch. Messages with several buffers cost an allocation
 // and a copy.
 func (c *PeerConn) ReadBatch(ms []ipv4.Message, flags int) (n int, err error) {
+	if !c.ok() {
+		return 0, syscall.EINVAL
+	}
 	batch := takeBatch(len(ms))
 	defer batch.release()
 	own := batch.ms
@@ -102,6 +109,9 @@ func (c *PeerConn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPA
 
 // ReadMsgUDPAddrPort is UDPConn.ReadMsgUDPAddrPort.
 func (c *PeerConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
+	if !c.ok() {
+		return 0, 0, 0, netip.AddrPort{}, syscall.EINVAL
+	}
 	batch := takeBatch(1)
 	defer batch.release()
 	m := &batch.ms[0]

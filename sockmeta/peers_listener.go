@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"syscall"
 	"weak"
 )
 
@@ -37,6 +38,9 @@ func (l *PeerListener) Accept() (net.Conn, error) {
 
 // AcceptTCP waits for the next connection and returns it.
 func (l *PeerListener) AcceptTCP() (*TCPConn, error) {
+	if l == nil || l.accepted == nil {
+		return nil, syscall.EINVAL
+	}
 	c, err := l.TCPListener.AcceptTCP()
 	if err != nil {
 		return nil, err
@@ -51,7 +55,7 @@ func (l *PeerListener) AcceptTCP() (*TCPConn, error) {
 // addresses as an earlier one, it is the newer one.
 func (l *PeerListener) Conn(local, peer net.Addr) (*TCPConn, bool) {
 	key, ok := endpointsOf(local, peer)
-	if !ok {
+	if !ok || l == nil || l.accepted == nil {
 		return nil, false
 	}
 	return l.accepted.find(key)

@@ -39,6 +39,9 @@ type ReplyConn struct {
 	id uint64
 }
 
+// isConn tells a connection from nil and from a zero value, which has no address.
+func isConn(c *UDPConn) bool { return c.LocalAddr() != nil }
+
 // replyConns numbers the ReplyConns of this process.
 var replyConns atomic.Uint64
 
@@ -47,6 +50,9 @@ var replyConns atomic.Uint64
 // IPV6_RECVPKTINFO, and the error is that of setsockopt. On other systems than Linux
 // it is ErrNotSupported.
 func NewReplyConn(c *UDPConn) (*ReplyConn, error) {
+	if !isConn(c) {
+		return nil, syscall.EINVAL
+	}
 	if err := receivePacketInfo(c); err != nil {
 		local := c.LocalAddr()
 		return nil, &net.OpError{Op: "set", Net: local.Network(), Source: local, Addr: c.RemoteAddr(), Err: err}
@@ -78,6 +84,9 @@ func FromAddr(addr net.Addr) (Metadata, error) {
 // FromAddr. It allocates that, 448 bytes, and nothing else. Its errors are those of
 // UDPConn.ReadFrom.
 func (c *ReplyConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	if !isConn(c.UDPConn()) {
+		return 0, nil, syscall.EINVAL
+	}
 	batch := takeBatch(1)
 	defer batch.release()
 	m := &batch.ms[0]
@@ -99,6 +108,9 @@ func (c *ReplyConn) ReadFrom(b []byte) (int, net.Addr, error) {
 
 // WriteTo sends a datagram to addr, a *net.UDPAddr.
 func (c *ReplyConn) WriteTo(b []byte, addr net.Addr) (int, error) {
+	if !isConn(c.UDPConn()) {
+		return 0, syscall.EINVAL
+	}
 	if u, ok := addr.(*net.UDPAddr); ok && u != nil {
 		if q, ok := questionOf(u); ok && q.conn == c.id && q.local.IsValid() {
 			var oob [packetInfoSpace]byte
@@ -110,31 +122,36 @@ func (c *ReplyConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 }
 
 // UDPConn returns the connection that c was made of.
-func (c *ReplyConn) UDPConn() *UDPConn { return c.c }
+func (c *ReplyConn) UDPConn() *UDPConn {
+	if c == nil {
+		return nil
+	}
+	return c.c
+}
 
 // Support says what the connection can do now, and why not more.
-func (c *ReplyConn) Support() Support { return c.c.Support() }
+func (c *ReplyConn) Support() Support { return c.UDPConn().Support() }
 
 // Close closes the connection.
-func (c *ReplyConn) Close() error { return c.c.Close() }
+func (c *ReplyConn) Close() error { return c.UDPConn().Close() }
 
 // LocalAddr returns the local address, a *net.UDPAddr.
-func (c *ReplyConn) LocalAddr() net.Addr { return c.c.LocalAddr() }
+func (c *ReplyConn) LocalAddr() net.Addr { return c.UDPConn().LocalAddr() }
 
 // SetDeadline sets the deadlines of ReadFrom and WriteTo.
-func (c *ReplyConn) SetDeadline(t time.Time) error { return c.c.SetDeadline(t) }
+func (c *ReplyConn) SetDeadline(t time.Time) error { return c.UDPConn().SetDeadline(t) }
 
 // SetReadDeadline sets the deadline of ReadFrom.
-func (c *ReplyConn) SetReadDeadline(t time.Time) error { return c.c.SetReadDeadline(t) }
+func (c *ReplyConn) SetReadDeadline(t time.Time) error { return c.UDPConn().SetReadDeadline(t) }
 
 // SetWriteDeadline sets the deadline of WriteTo.
-func (c *ReplyConn) SetWriteDeadline(t time.Time) error { return c.c.SetWriteDeadline(t) }
+func (c *ReplyConn) SetWriteDeadline(t time.Time) error { return c.UDPConn().SetWriteDeadline(t) }
 
 // SetReadBuffer sets the size in bytes of the socket's receive buffer.
-func (c *ReplyConn) SetReadBuffer(bytes int) error { return c.c.SetReadBuffer(bytes) }
+func (c *ReplyConn) SetReadBuffer(bytes int) error { return c.UDPConn().SetReadBuffer(bytes) }
 
 // SetWriteBuffer sets the size in bytes of the socket's transmit buffer.
-func (c *ReplyConn) SetWriteBuffer(bytes int) error { return c.c.SetWriteBuffer(bytes) }
+func (c *ReplyConn) SetWriteBuffer(bytes int) error { return c.UDPConn().SetWriteBuffer(bytes) }
 
 // SyscallConn returns the raw connection, see UDPConn.SyscallConn.
-func (c *ReplyConn) SyscallConn() (syscall.RawConn, error) { return c.c.SyscallConn() }
+func (c *ReplyConn) SyscallConn() (syscall.RawConn, error) { return c.UDPConn().SyscallConn() }

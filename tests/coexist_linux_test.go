@@ -92,6 +92,8 @@ func otherProgram(t *testing.T, typ ebpf.AttachType, insns asm.Instructions) *eb
 	switch typ {
 	case ebpf.AttachCGroupSockOps:
 		spec.Type = ebpf.SockOps
+	case ebpf.AttachCgroupInetSockRelease:
+		spec.Type = ebpf.CGroupSock
 	case ebpf.AttachCGroupGetsockopt, ebpf.AttachCGroupSetsockopt:
 		spec.Type = ebpf.CGroupSockopt
 	}
@@ -273,7 +275,7 @@ func TestCoexistExclusive(t *testing.T) {
 						t.Errorf("error does not say %q: %v", want, err)
 					}
 				}
-				want := [4]int{}
+				want := [5]int{}
 				for i, one := range attachTypes {
 					if one == typ && !tt.above {
 						want[i] = 1
@@ -595,7 +597,7 @@ func TestCoexistTxTime(t *testing.T) {
 		return err
 	}))
 	defer c.Close()
-	withFD(t, c, bpf.EnableTxTime)
+	withFD(t, c, sendByTime)
 	numbers := []uint64{1, 1 << 12, 1<<22 | 1<<12, 1<<32 - 1, 1 << 32, monotonic(t)}
 	for _, number := range numbers {
 		b := lab.plain()

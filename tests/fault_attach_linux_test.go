@@ -350,13 +350,14 @@ func (s step) check(err error, errno unix.Errno) error {
 // What the errors call steps that have no name of their own.
 var (
 	linkNames = map[ebpf.AttachType]string{
-		ebpf.AttachCGroupInetIngress: "cgroup_skb/ingress to ",
-		ebpf.AttachCGroupInetEgress:  "cgroup_skb/egress to ",
-		ebpf.AttachCGroupSockOps:     "sockops to ",
-		ebpf.AttachCGroupGetsockopt:  "cgroup/getsockopt to ",
-		ebpf.AttachCGroupSetsockopt:  "cgroup/setsockopt to ",
-		ebpf.AttachXDP:               "XDP",
-		ebpf.AttachTCXIngress:        "TCX",
+		ebpf.AttachCGroupInetIngress:     "cgroup_skb/ingress to ",
+		ebpf.AttachCGroupInetEgress:      "cgroup_skb/egress to ",
+		ebpf.AttachCGroupSockOps:         "sockops to ",
+		ebpf.AttachCgroupInetSockRelease: "cgroup/sock_release to ",
+		ebpf.AttachCGroupGetsockopt:      "cgroup/getsockopt to ",
+		ebpf.AttachCGroupSetsockopt:      "cgroup/setsockopt to ",
+		ebpf.AttachXDP:                   "XDP",
+		ebpf.AttachTCXIngress:            "TCX",
 	}
 	stepNames = map[int]string{
 		unix.BPF_BTF_LOAD:           "BTF",

@@ -3,6 +3,7 @@
 package tests
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"testing"
@@ -27,7 +28,7 @@ func loadFuzz(f *testing.F, objs any) {
 func loadFuzzWith(f *testing.F, objs any, maps map[string]*ebpf.Map) {
 	f.Helper()
 	testutil.RequireRoot(f, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
-	spec, err := testprog.LoadFuzz()
+	spec, err := testprog.Prepared(testprog.LoadFuzz())
 	must(f, err)
 	must(f, spec.LoadAndAssign(objs, &ebpf.CollectionOptions{MapReplacements: maps}))
 }
@@ -100,6 +101,36 @@ func walkTLVs(area []byte) (tlvs []tlv, ok bool) {
 		area = area[size:]
 	}
 	return tlvs, true
+}
+
+// recorded is the model of what becomes of an area on its way to a record: what ends
+// it is an anchor there, or nothing.
+func recorded(h hostSecret, wire []byte) (area []byte, format cmsg.Format, flags cmsg.Flags) {
+	if rest, format, secret, ok := cutSeal(wire); ok {
+		if secret != h.Secret {
+			flags = cmsg.FlagUnanchored
+		}
+		return cmsg.AppendAnchor(bytes.Clone(rest), format), format, flags
+	}
+	if _, format, ok := cutAnchor(wire); ok {
+		return wire, format, cmsg.FlagUnanchored
+	}
+	if len(wire) > 0 {
+		flags = cmsg.FlagUnanchored
+	}
+	return wire, cmsg.FormatTLV, flags
+}
+
+// cutSeal returns an area without what looks like a seal with its gap, and what that
+// states.
+func cutSeal(area []byte) (rest []byte, format cmsg.Format, secret [8]byte, ok bool) {
+	for _, gap := range []int{4, 0} {
+		n := len(area) - 12 - gap
+		if n >= 0 && area[n] == 255 && int(area[n+1]) == 10+gap && area[n+2] == 0x5C {
+			return area[:n], cmsg.Format(area[n+3]), [8]byte(area[n+4:]), true
+		}
+	}
+	return area, cmsg.FormatTLV, secret, false
 }
 
 // cutAnchor returns an area without its anchor, and the format that this states.

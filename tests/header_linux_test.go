@@ -23,7 +23,9 @@ import (
 func loadHeader(t *testing.T) (*testprog.HeaderObjects, func() [8]int64) {
 	t.Helper()
 	objs := new(testprog.HeaderObjects)
-	must(t, testprog.LoadHeaderObjects(objs, nil))
+	spec, err := testprog.Prepared(testprog.LoadHeader())
+	must(t, err)
+	must(t, spec.LoadAndAssign(objs, nil))
 	t.Cleanup(func() { _ = objs.Close() })
 	return objs, func() (results [8]int64) {
 		t.Helper()
@@ -45,7 +47,7 @@ func requireArea(t *testing.T, size int) {
 }
 
 func TestHeaderPut(t *testing.T) {
-	requireArea(t, 44)
+	requireArea(t, 56)
 	p := testutil.Pair(t)
 	testutil.EnterCgroup(t)
 	objs, results := loadHeader(t)
@@ -103,7 +105,7 @@ func TestHeaderPutArea(t *testing.T) {
 }
 
 func TestHeaderPutUntilFull(t *testing.T) {
-	requireArea(t, 36)
+	requireArea(t, 48)
 	p := testutil.Pair(t)
 	testutil.EnterCgroup(t)
 	objs, results := loadHeader(t)

@@ -95,8 +95,8 @@ func TestIntegrityTCP(t *testing.T) {
 				sum.Overrun += r.Overrun
 				sum.Aggregates += r.Aggregates
 			}
-			if sum.Matched == 0 || sum.Overrun == 0 {
-				t.Errorf("metadata of %d reads, lost that of %d: nothing was put to the test", sum.Matched, sum.Overrun)
+			if sum.Matched == 0 {
+				t.Errorf("lost the metadata of all %d reads: nothing was put to the test", sum.Overrun)
 			}
 			if mode.flag == link.XDPDriverMode && sum.Aggregates != 0 {
 				t.Errorf("GRO merged %d segments with different metadata", sum.Aggregates)
@@ -152,7 +152,7 @@ func (r *streamReader) read() error {
 	}
 	// The SYN takes a sequence number.
 	r.unread = isn
-	// So that records are lost for certain.
+	// So that segments wait.
 	time.Sleep(50 * time.Millisecond)
 	b := make([]byte, streamRead)
 	for {

@@ -184,7 +184,7 @@ func TestForgedElsewhere(t *testing.T) {
 		return err
 	}))
 	defer forger.Close()
-	must(t, onSocket(forger, bpf.EnableTxTime))
+	must(t, onSocket(forger, sendByTime))
 	for number := range uint64(16) {
 		var md sockmeta.Metadata
 		must(t, md.SetUint64(localKey, victimMagic))

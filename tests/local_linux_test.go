@@ -400,7 +400,7 @@ func TestLocalStrangers(t *testing.T) {
 		return err
 	}))
 	defer forger.Close()
-	must(t, onSocket(forger, bpf.EnableTxTime))
+	must(t, onSocket(forger, sendByTime))
 	for number := range uint64(64) {
 		oob := cmsg.Append(nil, unix.SOL_SOCKET, unix.SCM_TXTIME, binary.NativeEndian.AppendUint64(nil, number))
 		_, _, err := forger.WriteMsgUDPAddrPort([]byte("forged"), oob, to)

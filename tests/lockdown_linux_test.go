@@ -52,7 +52,7 @@ func TestLockdownAttach(t *testing.T) {
 			}
 		})
 	}
-	if n := countPrograms(t, cg.Path(), 0); n != [4]int{} {
+	if n := countPrograms(t, cg.Path(), 0); n != [5]int{} {
 		t.Errorf("%v programs are left in the cgroup", n)
 	}
 	_, err := bpf.Attach(bpf.Options{Tracing: true})

@@ -163,7 +163,7 @@ func parsePacket(ethertype uint16, b []byte) (p testprog.FuzzFuzzPacket) {
 	p.Segment.LocalPort = binary.BigEndian.Uint16(th[2:])
 	p.Fin, p.Syn, p.Ack = flag(1), flag(2), flag(16)
 	p.Start = binary.BigEndian.Uint32(th[4:]) + uint32(p.Syn)
-	p.End = p.Start + uint32(len(th)-data)
+	p.End = p.Start + uint32(len(th)-data) + uint32(p.Fin)
 	p.AckSeq = binary.BigEndian.Uint32(th[8:])
 	return p
 }

@@ -63,7 +63,7 @@ func TestProbes(t *testing.T) {
 				defer p.Close()
 				return whether(p.Timed(), nil)
 			})
-		}, tryArea(36)},
+		}, tryArea(48)},
 		{"area of 32 bytes", fits(32), tryArea(32)},
 		{"area of 36 bytes", fits(36), tryArea(36)},
 		{"area of 216 bytes", fits(216), tryArea(216)},
@@ -233,7 +233,7 @@ func tryArea(size int) func(*testing.T, *probeLab) error {
 		t.Helper()
 		var err error
 		t.Run("trial", func(t *testing.T) {
-			area := anchored(cmsg.FormatRaw, bytes.Repeat([]byte{7}, size-cmsg.AnchorLen)...)
+			area := anchored(cmsg.FormatRaw, bytes.Repeat([]byte{7}, size-cmsg.AnchorLen-sealSize(t))...)
 			attachArea(t, lab.Server, lab.ServerIf, area)
 			md, readErr := exchange(t, lab.Pair, lab.ServerAddr4)
 			must(t, readErr)
@@ -275,7 +275,7 @@ func TestLargeAreas(t *testing.T) {
 	}
 	p := testutil.Pair(t)
 	testutil.EnterCgroup(t)
-	area := anchored(cmsg.FormatRaw, bytes.Repeat([]byte{7}, cmsg.AreaMax-cmsg.AnchorLen)...)
+	area := anchored(cmsg.FormatRaw, bytes.Repeat([]byte{7}, cmsg.AreaMax-cmsg.AnchorLen-sealSize(t))...)
 	attachArea(t, p.Server, p.ServerIf, area)
 	md, err := exchangeFrame(t, p)
 	must(t, err)

@@ -9,7 +9,6 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
 	"github.com/sockmeta/sockmeta-go/internal/testprog"
 )
@@ -50,6 +49,7 @@ func FuzzPut(f *testing.F) {
 		Area    *ebpf.Variable `ebpf:"area"`
 	}
 	loadFuzz(f, &objs)
+	host := secretOfHost(f)
 	tlvs := anchored(cmsg.FormatTLV, 16, 2, 1, 2, 17, 4, 1, 2, 3, 4, 0, 0)
 	f.Add([]byte(nil), []byte{16, 3, 17, 5, 16, 1}, uint8(16), uint8(1))
 	f.Add(tlvs, []byte{18, 6, 18, 0}, uint8(17), uint8(3))
@@ -86,7 +86,7 @@ func FuzzPut(f *testing.F) {
 
 		last := make(map[uint8][]byte)
 		for i, p := range in.Puts[:in.N] {
-			want, full := putModel(area, p.Key, p.Op, in.Value[:], xdpRoom(t))
+			want, full := putModel(host, area, p.Key, p.Op, in.Value[:], xdpRoom(t))
 			err := -unix.Errno(got.Puts[i].Err)
 			switch {
 			case err == 0 && full == 0:
@@ -109,7 +109,8 @@ func FuzzPut(f *testing.F) {
 		}
 
 		var md cmsg.Metadata
-		if md.SetRaw(area, cmsg.FormatTLV) != nil {
+		record, _, _ := recorded(host, area)
+		if md.SetRaw(record, cmsg.FormatTLV) != nil {
 			return
 		}
 		for k, v := range last {
@@ -122,7 +123,7 @@ func FuzzPut(f *testing.F) {
 
 // putModel returns the area, of which room bytes can be, with one more value, or the
 // error.
-func putModel(area []byte, key, op uint8, value []byte, room int) ([]byte, unix.Errno) {
+func putModel(host hostSecret, area []byte, key, op uint8, value []byte, room int) ([]byte, unix.Errno) {
 	var front []byte
 	format := cmsg.FormatTLV
 	if int(op) < len(putSizes) {
@@ -139,7 +140,7 @@ func putModel(area []byte, key, op uint8, value []byte, room int) ([]byte, unix.
 		}
 	}
 	if len(area) == 0 {
-		area = []byte{255, 2, bpf.AnchorMagic, byte(format)}
+		area = host.seal(format)
 	}
 	if area = append(front, area...); len(area) > testRunRoom {
 		return nil, unix.EINVAL

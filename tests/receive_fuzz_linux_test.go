@@ -76,6 +76,9 @@ func FuzzReceive(f *testing.F) {
 	for _, v6 := range []bool{false, true} {
 		f.Add([]byte(nil), []byte("payload"), []byte(nil), v6, true)
 		f.Add(tlvs, []byte("payload"), []byte(nil), v6, true)
+		f.Add(sealed(f, tlvs), []byte("payload"), []byte(nil), v6, true)
+		f.Add(hostSecret{Gap: 1}.seal(cmsg.FormatTLV), []byte("payload"), []byte(nil), v6, true)
+		f.Add(append(tlvs, hostSecret{}.seal(cmsg.FormatRaw)...), []byte("payload"), []byte(nil), v6, true)
 		f.Add(anchored(cmsg.FormatRaw, 1, 2, 3, 4), []byte("x"), []byte(nil), v6, true)
 		f.Add([]byte{16, 2, 1, 2}, []byte{}, []byte(nil), v6, true)
 		f.Add([]byte{16, 2, 1, 2, 255, 3, 0x5B, 0}, []byte("payload"), []byte(nil), v6, true)
@@ -132,13 +135,9 @@ func FuzzReceive(f *testing.F) {
 // checkArea compares metadata with the area that the packet came with.
 func checkArea(t *testing.T, md *sockmeta.Metadata, area []byte) {
 	t.Helper()
-	_, format, ok := cutAnchor(area)
-	var flags cmsg.Flags
-	if !ok && len(area) > 0 {
-		flags = cmsg.FlagUnanchored
-	}
-	if !bytes.Equal(md.Raw(), area) || md.Flags() != flags || md.Format() != format {
-		t.Errorf("area % x, %v, flags %v\nwant % x, %v, %v", md.Raw(), md.Format(), md.Flags(), area, format, flags)
+	want, format, flags := recorded(secretOfHost(t), area)
+	if !bytes.Equal(md.Raw(), want) || md.Flags() != flags || md.Format() != format {
+		t.Errorf("area % x, %v, flags %v\nwant % x, %v, %v", md.Raw(), md.Format(), md.Flags(), want, format, flags)
 	}
 }
 

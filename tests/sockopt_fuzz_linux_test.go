@@ -73,7 +73,7 @@ func FuzzSockopt(f *testing.F) {
 		return b
 	}
 	for kind := range uint8(4) {
-		for _, b := range [][]byte{nil, enable, enable[:7], append(slices.Clip(enable), 1), make([]byte, 8), enableWith(0), enableWith(bpf.EnableCmsg), enableWith(2)} {
+		for _, b := range [][]byte{nil, enable, enable[:7], append(slices.Clip(enable), 1), make([]byte, 8), enableWith(0), enableWith(bpf.EnableCmsg), enableWith(enableAsk), enableWith(4), append(enableWith(0), make([]byte, 12)...), append(enableWith(0), make([]byte, 13)...), append(enableWith(0), 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0)} {
 			f.Add(kind, true, int32(bpf.OptEnable), b, uint16(0))
 		}
 		for _, b := range [][]byte{nil, record, record[:recordHdr], record[:len(record)-1], padded, append(slices.Clip(padded), 0), wrong(0, 2), wrong(1, 60), wrong(2, 13), wrong(3, 3), make([]byte, 4096)} {
@@ -158,6 +158,9 @@ func sendToItself(t *testing.T, fd int) {
 	}
 }
 
+// enableAsk is SOCKMETA_ENABLE_ASK.
+const enableAsk = 2
+
 // setModel is what the option says to a value.
 func setModel(udp, optedIn bool, opt int32, b []byte) unix.Errno {
 	abi := func() bool { return binary.NativeEndian.Uint32(b) == bpf.ABI }
@@ -169,8 +172,15 @@ func setModel(udp, optedIn bool, opt int32, b []byte) unix.Errno {
 		if !abi() {
 			return unknown
 		}
+		if len(b) >= enableLen+16 && binary.NativeEndian.Uint64(b[enableLen+8:]) != 0 {
+			// Of another attachment, but for a number that nobody guesses.
+			return unknown
+		}
 		if len(b) >= enableLen+4 {
 			flags := binary.NativeEndian.Uint32(b[enableLen:])
+			if flags == enableAsk {
+				return 0
+			}
 			if flags&^bpf.EnableCmsg != 0 || flags != 0 && !(udp && native()) {
 				return unix.EOPNOTSUPP
 			}

@@ -56,7 +56,7 @@ func TestTracingSupport(t *testing.T) {
 	if n, _ := rawPrograms(t); n != 0 {
 		t.Errorf("%d programs for raw control messages are left", n)
 	}
-	if n := countPrograms(t, cg.Path(), 0); n != [4]int{} {
+	if n := countPrograms(t, cg.Path(), 0); n != [5]int{} {
 		t.Errorf("programs of types %v are left: %v", attachTypes, n)
 	}
 }
@@ -340,7 +340,7 @@ func TestTracingLaunchTime(t *testing.T) {
 	for _, k := range lab.kinds() {
 		t.Run(k.name, func(t *testing.T) {
 			c := lab.open(k)
-			must(t, onSocket(c, bpf.EnableTxTime))
+			must(t, onSocket(c, sendByTime))
 			launch := monotonic(t)
 			for _, want := range []uint64{0, launch} {
 				id := lab.id(true)

@@ -273,7 +273,9 @@ func attachProducer(t testing.TB, p *netlab.Pair, opts bpf.ProducerOptions) (pro
 func attachEchoUDP(t *testing.T, p *netlab.Pair) {
 	t.Helper()
 	var objs testprog.EchoObjects
-	must(t, testprog.LoadEchoObjects(&objs, nil))
+	spec, err := testprog.Prepared(testprog.LoadEcho())
+	must(t, err)
+	must(t, spec.LoadAndAssign(&objs, nil))
 	defer objs.Close()
 	attachXDP(t, p.Server, p.ServerIf, objs.EchoUdp)
 }

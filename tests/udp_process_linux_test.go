@@ -211,11 +211,11 @@ func wantLoopback(md *sockmeta.Metadata) error {
 
 var attachTypes = []ebpf.AttachType{
 	ebpf.AttachCGroupInetIngress, ebpf.AttachCGroupGetsockopt,
-	ebpf.AttachCGroupSetsockopt, ebpf.AttachCGroupSockOps,
+	ebpf.AttachCGroupSetsockopt, ebpf.AttachCGroupSockOps, ebpf.AttachCgroupInetSockRelease,
 }
 
 // countPrograms counts the programs that are attached to a cgroup, by type.
-func countPrograms(t *testing.T, cgroup string, flags uint32) (counts [4]int) {
+func countPrograms(t *testing.T, cgroup string, flags uint32) (counts [5]int) {
 	t.Helper()
 	dir, err := os.Open(cgroup)
 	must(t, err)
@@ -234,7 +234,7 @@ func bareCgroup(t *testing.T) {
 	t.Helper()
 	cg := testutil.EnterCgroup(t)
 	const effective = 1 // BPF_F_QUERY_EFFECTIVE
-	if n := countPrograms(t, cg.Path(), effective); n != [4]int{} {
+	if n := countPrograms(t, cg.Path(), effective); n != [5]int{} {
 		testutil.Skip(t, fmt.Sprintf("somebody has attached programs to a cgroup above: %v of types %v", n, attachTypes))
 	}
 }
@@ -480,8 +480,8 @@ func TestUDPSharing(t *testing.T) {
 	testutil.RequireRoot(t)
 	testutil.Leaks(t)
 	cg := testutil.EnterCgroup(t)
-	one := [4]int{1, 1, 1, 1}
-	want := func(when string, want [4]int) {
+	one := [5]int{1, 1, 1, 1, 1}
+	want := func(when string, want [5]int) {
 		t.Helper()
 		// A process that forks holds the links until its child executes.
 		deadline := time.Now().Add(udpPatience)
@@ -502,7 +502,7 @@ func TestUDPSharing(t *testing.T) {
 		}
 		must(t, wantLoopback(&md))
 	}
-	want("at first", [4]int{})
+	want("at first", [5]int{})
 
 	first := startHolder(t)
 	if first.shared {
@@ -547,7 +547,7 @@ func TestUDPSharing(t *testing.T) {
 
 	must(t, sendLate("payload"))
 	must(t, a.Close())
-	want("at last", [4]int{})
+	want("at last", [5]int{})
 	// What came before can still be read, where it is not recvmsg that makes records.
 	var md sockmeta.Metadata
 	_, _, err = late.ReadMetadata(make([]byte, 64), &md)
@@ -581,7 +581,7 @@ func TestUDPPrivate(t *testing.T) {
 	if private.Shared() || private.Info().Instance == shared.Info().Instance {
 		t.Errorf("private attachment is %+v, the other %+v", private.Info(), shared.Info())
 	}
-	if n := countPrograms(t, cg.Path(), 0); n != [4]int{2, 2, 2, 2} {
+	if n := countPrograms(t, cg.Path(), 0); n != [5]int{2, 2, 2, 2, 2} {
 		t.Errorf("%v programs", n)
 	}
 	after, sendAfter, err := loopback()

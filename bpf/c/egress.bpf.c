@@ -10,6 +10,7 @@
  * TCP: segments leave from softirq and timers, too, so that the record waits at
  * the socket.
  */
+#include "bounds.h"
 #include "cross.h"
 #include "tx.h"
 
@@ -222,6 +223,8 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 		return 0;
 	}
 	if (!f) {
+		if (take_seat(sk))
+			return 0;
 		f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 		/* another task has made it meanwhile */
 		if (!f)

@@ -10,128 +10,24 @@
  * the sequence numbers of its bytes, until getsockopt asks (sockopt.bpf.c).
  */
 #include "record.h"
-#include "seqlock.h"
-#include "tcp.h"
+#include "slots.h"
+#include "tcp_ingress.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-const volatile __u32 slots_shift;	/* 1 << slots_shift slots a CPU */
-/* Where the count of rounds through the slots begins. Datagrams may wait in a
- * socket until other programs have taken the place of these: no two attachments
- * are to give the same handle.
- */
-const volatile __u64 first_round;
 
 static __always_inline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_sk *st)
 {
 	struct sockmeta_slot *slot;
-	__u64 *cursor, n, handle;
-	__u32 zero = 0, index;
+	__u64 handle;
 
-	cursor = bpf_map_lookup_elem(&sockmeta_cursor, &zero);
-	if (!cursor)
-		return;
-	n = __sync_fetch_and_add(cursor, 1);
-	index = (bpf_get_smp_processor_id() << slots_shift) + (n & ((1ULL << slots_shift) - 1));
-	slot = bpf_map_lookup_elem(&sockmeta_rx, &index);
-	if (!slot || claim(&slot->seq) == SOCKMETA_BUSY)
+	slot = take_slot(&handle);
+	if (!slot)
 		return;
 	slot->owner = st->id;
 	slot->tsflags = st->tsflags;
 	fill_record(ctx, &slot->rec);
-	handle = SOCKMETA_HANDLE_BIT | index |
-		 (((n >> slots_shift) + first_round) << SOCKMETA_INDEX_BITS &
-		  (SOCKMETA_HANDLE_BIT / 2 - 1));
 	publish(&slot->seq, handle);
 	ctx->tstamp = handle;
-}
-
-static const struct sockmeta_handshake no_handshake;
-
-static __always_inline struct sockmeta_handshake *handshake(const struct sockmeta_flow *flow)
-{
-	struct sockmeta_handshake *hs = bpf_map_lookup_elem(&sockmeta_handshakes, flow);
-
-	if (hs)
-		return hs;
-	bpf_map_update_elem(&sockmeta_handshakes, flow, &no_handshake, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&sockmeta_handshakes, flow);
-}
-
-/* seq 0: the one after that of its last use. */
-static __noinline void fill_cell(struct __sk_buff *ctx, struct sockmeta_cell *cell,
-				 const struct segment *seg, __u64 seq)
-{
-	__u64 old = claim(&cell->seq);
-
-	if (old == SOCKMETA_BUSY)
-		return;
-	if (!seq)
-		seq = old ? old + 1 : FIRST_SEQ;
-	cell->start = seg->start;
-	cell->end = seg->end;
-	fill_record(ctx, &cell->rec);
-	publish(&cell->seq, seq);
-}
-
-/* The child does not exist yet: its SYN, and the segment that completes the
- * handshake, are filtered on behalf of the listener (net/ipv4/tcp_ipv4.c,
- * tcp_v4_rcv, TCP_NEW_SYN_RECV).
- */
-static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct segment *seg)
-{
-	struct sockmeta_handshake *hs;
-
-	if (!seg->syn == !seg->ack)
-		return;
-	hs = handshake(&seg->flow);
-	if (!hs)
-		return;
-	/* The table gives entries that it takes back to other flows: no two records
-	 * have had the same number.
-	 */
-	if (seg->ack)
-		fill_cell(ctx, &hs->ack, seg, bpf_ktime_get_ns());
-	/* not when it comes again */
-	else if (!is_record(hs->syn.seq) || hs->syn.start != seg->start)
-		fill_cell(ctx, &hs->syn, seg, bpf_ktime_get_ns());
-}
-
-static __always_inline void connection_ingress(struct __sk_buff *ctx, struct bpf_sock *sk,
-					       struct sockmeta_tcp *tcp, const struct segment *seg)
-{
-	struct tcp_sock *tp;
-	__u64 n;
-
-	if (seg->syn) {
-		/* an answer to our SYN; sockops checks that it was the one */
-		if (seg->ack && !tcp->established)
-			fill_cell(ctx, &tcp->opening, seg, 0);
-		return;
-	}
-	tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp)
-		return;
-	/* TCP will drop what is outside its window (tcp_sequence). Another CPU
-	 * may be moving it, one field after the other: its greatest size does
-	 * not change meanwhile.
-	 */
-	if (after(seg->start, tp->rcv_nxt + tp->window_clamp) || after(tp->rcv_wup, seg->end))
-		return;
-	if (seg->fin) {
-		tcp->fin = seg->end;
-		tcp->has_fin = 1;
-	}
-	if (seg->start == seg->end) {
-		fill_cell(ctx, &tcp->control, seg, 0);
-		tcp->latest = 0;
-		return;
-	}
-	if (!after(seg->end, tp->rcv_nxt))
-		return;
-	n = __sync_fetch_and_add(&tcp->head, 1);
-	fill_cell(ctx, &tcp->ring[n & (SOCKMETA_TCP_RING - 1)], seg, FIRST_SEQ + n);
-	tcp->latest = 1 + n;
 }
 
 SEC("cgroup_skb/ingress")
@@ -139,7 +35,6 @@ int sockmeta_ingress(struct __sk_buff *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct segment seg = {};
-	struct sockmeta_tcp *tcp;
 	struct sockmeta_sk *st;
 
 	if (!sk || is_bare(sk))
@@ -158,14 +53,8 @@ int sockmeta_ingress(struct __sk_buff *ctx)
 		/* or else recvmsg makes the record (native.bpf.c) */
 		if (!(st->flags & SOCKMETA_ENABLE_CMSG) || !tells_itself(ctx))
 			udp_ingress(ctx, st);
-	} else if (parse_segment(ctx, &seg)) {
-		tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, 0);
-		if (tcp) {
-			connection_ingress(ctx, sk, tcp, &seg);
-		} else {
-			seg.flow.listener = st->id;
-			listener_ingress(ctx, &seg);
-		}
+	} else {
+		tcp_ingress(ctx, sk, st, &seg);
 	}
 	/* no record took it: it is no time that anybody should see */
 	if ((ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_LOCAL_MARK)

@@ -48,6 +48,7 @@ struct {
 struct sockmeta_instance {
 	struct sockmeta_info info;
 	struct sockmeta_policy policy;
+	struct sockmeta_bounds bounds;
 	__u64 last_id;		/* of struct sockmeta_sk */
 	__u64 local_cursor;	/* local slots used so far */
 };
@@ -66,8 +67,11 @@ struct {
 
 struct sockmeta_cell {
 	__u64 seq;
-	__u32 start;		/* sequence numbers: first byte, */
-	__u32 end;		/* and the one behind the last */
+	__u64 skb;		/* its address, to compare with; may be gone */
+	__u32 start;		/* sequence numbers: first byte that was new, */
+	__u32 end;		/* and the one behind the last, FIN included */
+	__u32 doubtful;		/* TCP may have dropped it, as far as we could see */
+	__u32 pad;
 	struct sockmeta_record rec;
 };
 
@@ -78,16 +82,27 @@ struct sockmeta_cell {
  */
 #define SOCKMETA_SPARE 32
 
+/* A set of sequence numbers, from its low half up to, not including, its high
+ * half. One word, so that it changes at once.
+ */
+typedef __u64 sockmeta_range;
+
 struct sockmeta_tcp {
 	__u32 unread;		/* copied_seq - 1 while nothing has been read */
-	__u32 fin;		/* the peer's FIN, when has_fin is set */
+	__u32 settled;		/* late: from here on each segment was seen */
 	__u8 established;
-	__u8 has_fin;
-	__u8 pad[6];
+	__u8 dialed;		/* by this side */
+	__u8 late;		/* opted in when the connection was open already */
+	__u8 newer;		/* what TCP ought to drop came after latest */
+	__u8 all_lost;		/* lost was too busy to tell which */
+	__u8 pad;
+	__u16 opening_flags;	/* enum sockmeta_flag */
+	__u64 opened;		/* number of the right record in opening; 0: none */
 	__u64 head;		/* of ring */
 	__u64 latest;		/* head of the newest segment; 0: in control */
+	sockmeta_range lost;	/* bytes whose segments are not all in the log */
 	struct sockmeta_cell opening;
-	struct sockmeta_cell control;	/* of the newest without payload */
+	struct sockmeta_cell control;	/* of the newest without new bytes */
 	struct sockmeta_cell ring[SOCKMETA_TCP_RING];
 	__u8 spare[SOCKMETA_SPARE];
 };
@@ -98,6 +113,37 @@ struct {
 	__type(key, int);
 	__type(value, struct sockmeta_tcp);
 } sockmeta_tcps SEC(".maps");
+
+/* Where the records of segments went that wait unread while newer ones need their
+ * cells: into receive slots, which newer packets may take.
+ */
+struct sockmeta_spilled {
+	__u64 seq;		/* 0, SOCKMETA_BUSY, or the slot's handle and SPILLED_DOUBTFUL */
+	__u32 start, end;	/* as in the cell */
+};
+
+/* No handle has it (SOCKMETA_HANDLE_BIT). */
+#define SPILLED_DOUBTFUL (1ULL << 63)
+
+/* The kernel allocates no more than 8 KiB where it cannot wait, its own header
+ * included (kmalloc_nolock).
+ */
+#define SOCKMETA_SPILLS 480
+
+struct sockmeta_spills {
+	__u64 head;
+	__u64 high;		/* the highest end, and SPILLS_USED */
+	struct sockmeta_spilled at[SOCKMETA_SPILLS];
+};
+
+#define SPILLS_USED (1ULL << 32)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct sockmeta_spills);
+} sockmeta_spill SEC(".maps");
 
 /* Handshakes under way: what the listener saw before the child existed. */
 struct sockmeta_flow {
@@ -112,6 +158,11 @@ struct sockmeta_flow {
 struct sockmeta_handshake {
 	struct sockmeta_cell syn;	/* seq 0: never seen, or evicted */
 	struct sockmeta_cell ack;
+	sockmeta_range lost;	/* bytes that came before what is in ack */
+	__u8 repeated;		/* syn is one of several */
+	__u8 reset;		/* a RST came after syn */
+	__u8 all_lost;		/* as in struct sockmeta_tcp */
+	__u8 pad[5];
 	__u8 spare[SOCKMETA_SPARE];
 };
 

@@ -27,6 +27,7 @@ const struct net_device *net_device_type __attribute__((unused));
 const struct sock *sock_type __attribute__((unused));
 const struct net *net_type __attribute__((unused));
 const struct rtnl_link_ops *rtnl_link_ops_type __attribute__((unused));
+const struct device *device_type __attribute__((unused));
 
 /* Below are numbers of CPUs: skb->napi_id is skb->sender_cpu, too. */
 const volatile __u32 first_napi_id;
@@ -50,6 +51,21 @@ static __always_inline int read_slot(__u64 handle, const struct sockmeta_sk *st,
 	return read_seq(&slot->seq) == handle;
 }
 
+/* read_ending() of an area that is in the record. */
+static __always_inline void queued_ending(const struct sockmeta_record *rec, __u32 len,
+					  struct ending *e)
+{
+	__u32 words[4] = {}, i;
+
+	for (i = 0; i < 4; i++) {
+		__u32 from_end = sizeof(words) - i * sizeof(*words);
+
+		if (len >= from_end)
+			words[i] = *(__u32 *)&rec->area[(len - from_end) & SOCKMETA_AREA_MAX];
+	}
+	parse_ending(words, len, e);
+}
+
 /* What fill_record() does while the packet is still on its way: it had a device
  * then, and was on the CPU that received it.
  */
@@ -57,7 +73,7 @@ static __always_inline void fill_queued(struct sk_buff *skb, struct sockmeta_rec
 {
 	__u16 valid = SOCKMETA_VALID_MARK | SOCKMETA_VALID_PRIORITY | SOCKMETA_VALID_IFINDEX;
 	struct skb_shared_info *shinfo;
-	__u32 anchor;
+	struct ending end;
 	bool lapped;
 	int len;
 
@@ -97,16 +113,17 @@ static __always_inline void fill_queued(struct sk_buff *skb, struct sockmeta_rec
 	rec->valid = valid;
 
 	len = bpf_skb_meta_read(skb, rec->area, sizeof(rec->area));
-	if (len >= (int)sizeof(anchor) && len <= SOCKMETA_AREA_MAX) {
-		len &= SOCKMETA_AREA_MAX;
-		anchor = *(__u32 *)&rec->area[(len - sizeof(anchor)) & SOCKMETA_AREA_MAX];
-		if (!is_anchor(anchor)) {
+	if (len > 0 && len <= SOCKMETA_AREA_MAX) {
+		queued_ending(rec, len, &end);
+		if (!end.sealed) {
 			/* where the packet came from was in the slot */
 			rec->flags |= SOCKMETA_F_UNREADABLE;
 			return;
 		}
-		rec->format = anchor_format(anchor);
-		rec->area_len = len;
+		len = (len - end.size) & SOCKMETA_AREA_MAX;
+		*(__u32 *)&rec->area[len] = bpf_htonl(SOCKMETA_ANCHOR(end.format));
+		rec->format = end.format;
+		rec->area_len = len + SOCKMETA_ANCHOR_SIZE;
 	}
 	/* then it had a slot for what the sender gave */
 	if (lapped)

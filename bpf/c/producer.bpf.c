@@ -115,8 +115,7 @@ int sockmeta_producer(struct xdp_md *ctx)
 	if (sockmeta_put(ctx, SOCKMETA_KEY_PACKET_ID, &value, sizeof(value)))
 		goto refused;
 	value = bpf_ktime_get_ns();
-	if ((all_fit || !service) &&
-	    sockmeta_put(ctx, SOCKMETA_KEY_KTIME, &value, sizeof(value)))
+	if (all_fit && sockmeta_put(ctx, SOCKMETA_KEY_KTIME, &value, sizeof(value)))
 		goto refused;
 	return XDP_PASS;
 

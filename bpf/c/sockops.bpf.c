@@ -3,8 +3,8 @@
  * sockops: gives a TCP connection of a socket that opted in the place for its
  * records, and, once the handshake is done, the record that opened it.
  */
-#include "seqlock.h"
-#include "tcp.h"
+#include "bounds.h"
+#include "tcp_log.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -34,8 +34,15 @@ static __always_inline void flow_of(struct bpf_sock_ops *ctx, struct sockmeta_fl
 	f->local_port = ctx->local_port;
 }
 
-/* Takes the record of the segment that starts at start. The table may give
- * the entry to another flow at any time, so all is checked on the copy.
+static __always_inline void copy_cell(struct sockmeta_cell *to, const struct sockmeta_cell *from)
+{
+	__builtin_memcpy(&to->skb, &from->skb,
+			 sizeof(*to) - __builtin_offsetof(struct sockmeta_cell, skb));
+}
+
+/* Copies the cell of the segment that starts at start, into one that is the
+ * caller's. The table may give the entry to another flow at any time, so all is
+ * checked on the copy.
  */
 static __always_inline int take_cell(struct sockmeta_cell *to, struct sockmeta_cell *from,
 				     __u32 start)
@@ -44,48 +51,152 @@ static __always_inline int take_cell(struct sockmeta_cell *to, struct sockmeta_c
 
 	if (!is_record(seq))
 		return 0;
-	__builtin_memcpy(to, from, sizeof(*to));
-	if (read_seq(&from->seq) == seq && to->start == start) {
-		to->seq = seq;
-		return 1;
-	}
-	to->seq = 0;
-	return 0;
+	copy_cell(to, from);
+	return read_seq(&from->seq) == seq && to->start == start;
 }
 
-/* Nothing else runs for the socket yet. */
-static __always_inline void append(struct sockmeta_tcp *tcp, const struct sockmeta_cell *cell)
+/* The segment that the connection is established by. */
+struct completing {
+	__u64 skb;		/* address */
+	__u32 start, end;	/* of what it brings */
+};
+
+static __always_inline int get_completing(struct bpf_sock_ops *ctx, struct completing *c)
 {
-	struct sockmeta_cell *to = &tcp->ring[tcp->head & (SOCKMETA_TCP_RING - 1)];
+	void *data = (void *)(long)ctx->skb_data, *data_end = (void *)(long)ctx->skb_data_end;
+	struct bpf_sock_ops_kern *kern;
+	struct tcphdr *th = data;
 
-	__builtin_memcpy(to, cell, sizeof(*to));
-	to->seq = FIRST_SEQ + tcp->head;
-	tcp->latest = ++tcp->head;
+	if ((void *)(th + 1) > data_end)
+		return 0;
+	c->start = ctx->rcv_nxt;
+	c->end = c->start + ctx->skb_len - th->doff * 4 + th->fin;
+	if (ksym_exists(bpf_cast_to_kern_ctx)) {
+		kern = bpf_cast_to_kern_ctx(ctx);
+		c->skb = (__u64)kern->skb;
+	} else {
+		kern = kernel_address(ctx);
+		c->skb = (__u64)BPF_CORE_READ(kern, skb);
+	}
+	return 1;
 }
 
-static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct sockmeta_sk *st,
-					   struct sockmeta_tcp *tcp)
+/* Fast Open: the SYN has made the child, and its data is delivered. */
+static __always_inline int is_fast_open(struct bpf_sock *sk)
+{
+	struct tcp_sock *tp;
+
+	if (!ksym_exists(bpf_rdonly_cast)) {
+		tp = kernel_address(sk);
+		return !!BPF_CORE_READ(tp, fastopen_rsk);
+	}
+	tp = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
+	return !!tp->fastopen_rsk;
+}
+
+/* The newest segment is the one that completes the handshake, unless other CPUs have
+ * seen more meanwhile.
+ */
+static __always_inline void put_control(struct sockmeta_tcp *tcp, const struct sockmeta_cell *cell)
+{
+	__u64 old = claim(&tcp->control.seq);
+
+	if (old == SOCKMETA_BUSY)
+		return;
+	if (!old)
+		copy_cell(&tcp->control, cell);
+	publish(&tcp->control.seq, old ? old : FIRST_SEQ);
+}
+
+/* Takes what the listener saw of the handshake. A cell is of the segment that
+ * completes it if it was filled for that skb, which lives, so that no other can have
+ * its address. It is taken to the ring at once, for the bytes that it may bring.
+ */
+static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
+					   struct sockmeta_sk *st, struct sockmeta_tcp *tcp)
 {
 	struct sockmeta_flow flow = { .listener = st->id };
 	struct sockmeta_handshake *hs;
+	struct sockmeta_cell *cell;
+	struct completing c = {};
+	sockmeta_range lost;
+	int fast_open, found = 0;
+	__u64 n;
 
+	cell = next_cell(tcp, &n);
+	if (!get_completing(ctx, &c) || claim(&cell->seq)) {
+		tcp->all_lost = 1;
+		return;
+	}
+	fast_open = is_fast_open(sk);
 	flow_of(ctx, &flow);
 	hs = bpf_map_lookup_elem(&sockmeta_handshakes, &flow);
-	if (!hs)
-		return;
-	/* Another SYN with the same ports has another sequence number. */
-	if (take_cell(&tcp->opening, &hs->syn, ctx->rcv_nxt)) {
-		/* Fast Open: the SYN brought the first bytes */
-		if (tcp->opening.start != tcp->opening.end)
-			append(tcp, &tcp->opening);
-	} else if (take_cell(&tcp->opening, &hs->ack, ctx->rcv_nxt)) {
-		tcp->opening.rec.flags |= SOCKMETA_F_HANDSHAKE_ACK;
+	if (hs) {
+		/* nothing but this writes the opening record of a child */
+		if (take_cell(&tcp->opening, &hs->syn, c.start)) {
+			tcp->opened = tcp->opening.seq = FIRST_SEQ;
+			if (hs->repeated && tcp->opening.skb != c.skb)
+				tcp->opening_flags = SOCKMETA_F_REPEATED | SOCKMETA_F_UNPROVEN;
+		}
+		found = take_cell(cell, fast_open ? &hs->syn : &hs->ack, c.start) &&
+			cell->skb == c.skb && cell->end == c.end;
+		lost = *(volatile __u64 *)&hs->lost;
+		mark_lost(tcp, lost, lost >> 32, c.start);
+		if (hs->all_lost)
+			tcp->all_lost = 1;
+		bpf_map_delete_elem(&sockmeta_handshakes, &flow);
 	}
-	/* The handshake's last segment may bring the first bytes, too. */
-	if (take_cell(&tcp->control, &hs->ack, ctx->rcv_nxt) &&
-	    tcp->control.start != tcp->control.end)
-		append(tcp, &tcp->control);
-	bpf_map_delete_elem(&sockmeta_handshakes, &flow);
+	if (found && !tcp->opened) {
+		copy_cell(&tcp->opening, cell);
+		tcp->opened = tcp->opening.seq = FIRST_SEQ;
+		tcp->opening_flags = SOCKMETA_F_HANDSHAKE_ACK;
+	}
+	if (found && !fast_open)
+		put_control(tcp, cell);
+	if (found && c.start != c.end) {
+		publish(&cell->seq, FIRST_SEQ + n);
+		if (!tcp->latest)
+			tcp->latest = 1 + n;
+		return;
+	}
+	publish(&cell->seq, 0);
+	mark_lost(tcp, c.start, c.end, c.start);
+}
+
+/* The peer's SYN-ACK, or, when both have dialed at once, its SYN. Segments that come
+ * from now on leave the record alone, or its number tells.
+ */
+static __always_inline void check_opening(struct bpf_sock_ops *ctx, struct sockmeta_tcp *tcp)
+{
+	__u64 seq = read_seq(&tcp->opening.seq);
+	struct completing c = {};
+
+	if (!is_record(seq) || tcp->opening.start != ctx->rcv_nxt || !get_completing(ctx, &c))
+		return;
+	tcp->opening_flags = tcp->opening.skb == c.skb ? SOCKMETA_F_SYNACK : SOCKMETA_F_UNPROVEN;
+	tcp->opened = seq;
+}
+
+/* The log of a socket that has none yet, which is late unless a connection begins. */
+static __always_inline struct sockmeta_tcp *open_log(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct sockmeta_tcp *tcp;
+	struct tcp_sock *tp;
+
+	tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, 0);
+	if (tcp && ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		/* of a connection that this socket had before */
+		bpf_sk_storage_delete(&sockmeta_tcps, sk);
+		bpf_sk_storage_delete(&sockmeta_spill, sk);
+		tcp = 0;
+	}
+	if (tcp)
+		return tcp;
+	tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tcp && tp && ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		be_late(tcp, tp->rcv_wup, tp->rcv_wnd);
+	return tcp;
 }
 
 /* What it has is a copy of the listener's. */
@@ -98,6 +209,53 @@ static __always_inline void new_id(struct sockmeta_sk *st)
 	st->transmits = 0;
 }
 
+/* Whether anybody holds the socket by a descriptor. */
+static __always_inline int is_held(const struct bpf_sock *given)
+{
+	struct sock *sk = kernel_address(given);
+
+	return !!BPF_CORE_READ(sk, sk_socket);
+}
+
+/* The connection goes from one state to another. */
+static __always_inline void change_state(struct bpf_sock *sk, __u32 to)
+{
+	struct sockmeta_seat *seat = bpf_sk_storage_get(&sockmeta_seats, sk, 0, 0);
+
+	if (!seat)
+		return;
+	if (to != BPF_TCP_CLOSE) {
+		seat->closed = 0;
+		return;
+	}
+	/* release.bpf.c marks the last close and then looks for this. */
+	__sync_lock_test_and_set(&seat->closed, 1);
+	if (__sync_fetch_and_add(&seat->released, 0)) {
+		/* the kernel is about to free it all */
+		give_back(seat);
+		return;
+	}
+	if (is_held(sk))
+		return;
+	give_back(seat);
+	/* it may wait long to be accepted, and the listener may have gone then */
+	bpf_sk_storage_delete(&sockmeta_tcps, sk);
+	bpf_sk_storage_delete(&sockmeta_spill, sk);
+	bpf_sk_storage_delete(&sockmeta_conns, sk);
+	bpf_sk_storage_delete(&sockmeta_sks, sk);
+	bpf_sk_storage_delete(&sockmeta_seats, sk);
+}
+
+/* Whether the socket has a seat: what was accepted gets one of its own. */
+static __always_inline int is_seated(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	if (!take_seat(sk))
+		return 1;
+	bpf_sk_storage_delete(&sockmeta_sks, sk);
+	return 0;
+}
+
 SEC("sockops")
 int sockmeta_sockops(struct bpf_sock_ops *ctx)
 {
@@ -106,6 +264,11 @@ int sockmeta_sockops(struct bpf_sock_ops *ctx)
 	struct sockmeta_sk *st;
 
 	switch (ctx->op) {
+	case BPF_SOCK_OPS_STATE_CB:
+		if (sk)
+			change_state(sk, ctx->args[1]);
+		return 1;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
@@ -116,27 +279,22 @@ int sockmeta_sockops(struct bpf_sock_ops *ctx)
 	if (!sk)
 		return 1;
 	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
-	if (!st)
+	if (!st || !is_seated(ctx, sk) || ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB)
 		return 1;
-	tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	tcp = open_log(ctx, sk);
 	if (!tcp)
 		return 1;
-
-	switch (ctx->op) {
-	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-		tcp->unread = ctx->rcv_nxt - 1;
-		if (tcp->opening.start == ctx->rcv_nxt)
-			tcp->opening.rec.flags |= SOCKMETA_F_SYNACK;
-		else
-			tcp->opening.seq = 0;
-		tcp->established = 1;
-		break;
-	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		tcp->unread = ctx->rcv_nxt - 1;
-		take_handshake(ctx, st, tcp);
-		new_id(st);
-		tcp->established = 1;
-		break;
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		tcp->dialed = 1;
+		return 1;
 	}
+	tcp->unread = ctx->rcv_nxt - 1;
+	if (tcp->dialed || ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
+		check_opening(ctx, tcp);
+	} else {
+		take_handshake(ctx, sk, st, tcp);
+		new_id(st);
+	}
+	tcp->established = 1;
 	return 1;
 }

@@ -6,12 +6,11 @@
  * cgroup: they return at once where it is none of these, and leave retval and
  * optlen as they found them.
  */
-#include "kfuncs.h"
+#include "bounds.h"
 #include "seqlock.h"
-#include "tcp.h"
+#include "tcp_search.h"
 #include "tx.h"
 #include "../include/sockmeta.h"
-#include <linux/errno.h>
 #include <linux/net_tstamp.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -19,7 +18,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define SOL_SOCKET 1
 #define SO_TIMESTAMPING_OLD 37
 #define SO_TIMESTAMPING_NEW 65
+/* Linux 6.13 */
+#define SOCK_OPS_CB_FLAGS 1008	/* TCP_BPF_SOCK_OPS_CB_FLAGS */
+#define SOL_TCP 6
 #define TCP_ESTABLISHED 1
+#define TCP_CLOSE 7
 #define TCP_CLOSE_WAIT 8
 /* Linux 6.12 */
 #define OPT_RX_FILTER (1 << 17)
@@ -61,16 +64,54 @@ static __always_inline int is_timestamping(const struct bpf_sockopt *ctx)
 	       (ctx->optname == SO_TIMESTAMPING_OLD || ctx->optname == SO_TIMESTAMPING_NEW);
 }
 
-static __always_inline __u32 copied_seq(struct bpf_sockopt *ctx)
+/* Opens the log of a connection that is open already. */
+static __always_inline int log_late(struct bpf_sockopt *ctx)
 {
-	struct tcp_sock *tp;
+	struct sockmeta_tcp *tcp;
+	struct tcp_view v;
 
-	if (!ksym_exists(bpf_rdonly_cast)) {
-		tp = kernel_address(ctx->sk);
-		return BPF_CORE_READ(tp, copied_seq);
+	if (bpf_sk_storage_get(&sockmeta_tcps, ctx->sk, 0, 0))
+		return 1;
+	tcp = bpf_sk_storage_get(&sockmeta_tcps, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!tcp)
+		return 0;
+	look_at(ctx->sk, &v);
+	tcp->unread = v.copied_seq - 1;
+	be_late(tcp, v.rcv_wup, v.rcv_wnd);
+	tcp->established = 1;
+	return 1;
+}
+
+/* Has sockops told of the connection's end, for bounds.h: for sockets that are open
+ * already. Others get that from sockops itself. Linux 6.13.
+ */
+static __always_inline void watch_end(struct bpf_sock *sk)
+{
+	int flags = 0;
+
+	if (bpf_getsockopt(sk, SOL_TCP, SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
+		return;
+	flags |= BPF_SOCK_OPS_STATE_CB_FLAG;
+	bpf_setsockopt(sk, SOL_TCP, SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
+}
+
+/* Whether the socket could opt in, for those that did not. */
+static __always_inline int ask(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
+{
+	struct sockmeta_room *room;
+	__u32 zero = 0;
+	int at = 0;
+
+	if (!st) {
+		at = enter_room(uid_of(ctx->sk));
+		room = bpf_map_lookup_elem(&sockmeta_rooms, &zero);
+		if (at >= 0 && room)
+			leave_room(room, at);
 	}
-	tp = bpf_rdonly_cast(ctx->sk, bpf_core_type_id_kernel(struct tcp_sock));
-	return tp->copied_seq;
+	if (at < 0)
+		return refuse(at);
+	ctx->optlen = -1;
+	return 1;
 }
 
 static __always_inline int enable(struct bpf_sockopt *ctx)
@@ -80,26 +121,35 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 	struct sockmeta_sk *st, new = {};
 	struct bpf_sock *sk = ctx->sk;
 	__u32 flags = 0;
+	int err;
 
 	/* another attachment of the same cgroup has done it */
 	if (ctx->optlen == -1)
 		return 1;
 	/* optval has 16 bytes at least, whatever optlen says */
 	if (ctx->optlen < (int)__builtin_offsetof(struct sockmeta_enable, flags) ||
-	    (void *)(req + 1) > ctx->optval_end)
+	    (void *)&req->reserved > ctx->optval_end)
 		return refuse(-EINVAL);
 	if (req->abi != SOCKMETA_ABI || !sk)
 		return 1;
 	if (!inst || (sk->protocol != IPPROTO_UDP && sk->protocol != IPPROTO_TCP))
 		return 1;
-	if (ctx->optlen >= (int)sizeof(*req))
+	if (ctx->optlen >= (int)sizeof(*req) && (void *)(req + 1) <= ctx->optval_end &&
+	    req->instance && req->instance != inst->info.instance)
+		return 1;
+	if (ctx->optlen >= (int)__builtin_offsetof(struct sockmeta_enable, reserved))
 		flags = req->flags;
+	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
+	if (flags == SOCKMETA_ENABLE_ASK)
+		return ask(ctx, st);
 	if (flags & ~SOCKMETA_ENABLE_CMSG ||
 	    (flags && (sk->protocol != IPPROTO_UDP ||
 		       !(inst->info.features & SOCKMETA_FEATURE_NATIVE))))
 		return refuse(-EOPNOTSUPP);
-	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
 	if (!st) {
+		err = take_seat(sk);
+		if (err)
+			return refuse(err);
 		/* whole from the beginning: packets may come meanwhile, and none is
 		 * to be that of a socket without an id
 		 */
@@ -113,16 +163,10 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 	st->tsflags = req->tsflags;
 	st->flags = flags;
 	if (sk->protocol == IPPROTO_TCP &&
-	    (sk->state == TCP_ESTABLISHED || sk->state == TCP_CLOSE_WAIT)) {
-		struct sockmeta_tcp *tcp;
-
-		tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-		if (!tcp)
-			return refuse(-ENOMEM);
-		if (!tcp->established)
-			tcp->unread = copied_seq(ctx) - 1;
-		tcp->established = 1;
-	}
+	    (sk->state == TCP_ESTABLISHED || sk->state == TCP_CLOSE_WAIT) && !log_late(ctx))
+		return refuse(-ENOMEM);
+	if (sk->protocol == IPPROTO_TCP && sk->state != TCP_CLOSE)
+		watch_end(sk);
 	ctx->optlen = -1;	/* done: the kernel is not to see it */
 	return 1;
 }
@@ -301,6 +345,17 @@ static __always_inline int get_info(struct bpf_sockopt *ctx)
 	return answer_with(ctx, sizeof(*info));
 }
 
+/* getsockopt says CLOCK_REALTIME, which is 0, also where SO_TXTIME was never set. */
+static __always_inline __u32 txtime_clock(const struct bpf_sock *given)
+{
+	struct sock *sk = kernel_address(given);
+	__u64 flags = BPF_CORE_READ(sk, __sk_common.skc_flags);
+
+	if (!(flags >> bpf_core_enum_value(enum sock_flags, SOCK_TXTIME) & 1))
+		return 0;
+	return BPF_CORE_READ(sk, sk_clockid) + 1;
+}
+
 static __always_inline int get_tx_info(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
 {
 	struct sockmeta_instance *inst = this_instance();
@@ -314,7 +369,7 @@ static __always_inline int get_tx_info(struct bpf_sockopt *ctx, const struct soc
 		return 1;
 	info->socket = socket_number(st);
 	info->proc = 0;
-	info->reserved = 0;
+	info->clock = txtime_clock(ctx->sk);
 	info->policy = inst->policy;
 	f = bpf_sk_storage_get(&sockmeta_flights, ctx->sk, 0, 0);
 	if (f) {
@@ -368,87 +423,89 @@ static __always_inline int get_cell(struct bpf_sockopt *ctx, struct sockmeta_cel
 	return answer_with(ctx, sizeof(*rec));
 }
 
-static __always_inline int get_newest(struct bpf_sockopt *ctx, struct sockmeta_cell *cell)
+static __always_inline int get_newest(struct bpf_sockopt *ctx, struct sockmeta_cell *cell, __u16 flags)
 {
 	__u64 seq = read_seq(&cell->seq);
 
 	if (!is_record(seq))
 		return refuse(seq ? -EOVERFLOW : -ENODATA);
-	return get_cell(ctx, cell, seq, 0);
+	return get_cell(ctx, cell, seq, flags);
 }
 
-#define load(x) (*(volatile typeof(x) *)&(x))
-
-/* What get_read() looks for, and what it has found so far. */
-struct search {
-	struct sockmeta_tcp *tcp;
-	__u64 first;		/* number of the record; 0: none */
-	__u32 last;		/* sequence number of the byte */
-	__u16 flags;
-	__u16 lost;
-};
-
-/* For bpf_loop(): the verifier would follow every way through 16 cells. */
-static int look_into(__u32 i, struct search *s)
+static __always_inline int get_opening(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
 {
-	struct sockmeta_cell *cell = &s->tcp->ring[i & (SOCKMETA_TCP_RING - 1)];
-	__u64 seq = load(cell->seq);
-	__u32 start = load(cell->start), end = load(cell->end);
-
-	if (!seq)
-		return 0;
-	/* being written, or newer than the byte's would be */
-	if (!is_record(seq) || load(cell->seq) != seq || after(start, s->last)) {
-		s->lost = 1;
-		return 0;
-	}
-	if (!after(end, s->last))
-		return 0;
-	if (s->first)
-		s->flags = SOCKMETA_F_REPEATED;
-	if (!s->first || seq < s->first)
-		s->first = seq;
-	return 0;
+	if (!tcp->opened)
+		return refuse(-ENODATA);
+	return get_cell(ctx, &tcp->opening, tcp->opened, tcp->opening_flags);
 }
 
-/*
- * The segment that brought the last byte that the application read. It may have
- * been in a cell that newer segments took, also when their bytes come first:
- * they may have been retransmitted. The loads are not ordered on every
- * architecture: what they find is checked again, with barriers, when it is
- * copied.
- */
+/* Answers with the record that was moved to a slot, if it is still there. */
+static __always_inline int get_moved(struct bpf_sockopt *ctx, __u64 handle, __u16 flags)
+{
+	__u32 index = handle & SOCKMETA_INDEX_MASK;
+	struct sockmeta_record *rec = ctx->optval;
+	struct sockmeta_slot *slot;
+
+	if ((void *)(rec + 1) > ctx->optval_end)
+		return refuse(-EMSGSIZE);
+	slot = bpf_map_lookup_elem(&sockmeta_rx, &index);
+	if (!slot || !copy_record(ctx, &slot->seq, handle, &slot->rec, 0))
+		return refuse(-EOVERFLOW);
+	rec->flags |= flags;
+	return answer_with(ctx, sizeof(*rec));
+}
+
+/* The segment that brought the last byte that the application read. */
 static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
 {
 	struct search s = {
 		.tcp = tcp,
-		.last = copied_seq(ctx) - 1,
-		.lost = tcp->head > SOCKMETA_TCP_RING,
+		.spills = bpf_sk_storage_get(&sockmeta_spill, ctx->sk, 0, 0),
 	};
 	struct sockmeta_cell *found;
+	struct tcp_view v;
+	__u16 flags;
 
-	if (s.last == tcp->unread)
+	look_at(ctx->sk, &v);
+	s.byte = last_read(&v);
+	if (s.byte == tcp->unread)
 		return refuse(-ENODATA);
-	/* read to the end: copied_seq stands behind the FIN */
-	if (tcp->has_fin && s.last == tcp->fin)
-		s.last--;
-	bpf_loop(SOCKMETA_TCP_RING, look_into, &s, 0);
-	if (!s.first)
-		return refuse(s.lost ? -EOVERFLOW : -ENODATA);
-	found = &tcp->ring[(s.first - FIRST_SEQ) & (SOCKMETA_TCP_RING - 1)];
-	if (read_seq(&found->seq) != s.first || after(found->start, s.last) ||
-	    !after(found->end, s.last))
+	forget_read(&s, v.copied_seq);
+	search(&s);
+	flags = doubts(&s);
+	if (!s.segments && flags)
+		return refuse(-ENODATA);
+	if (!s.segments || s.lost)
 		return refuse(-EOVERFLOW);
-	return get_cell(ctx, found, s.first, s.flags);
+	if (s.handle)
+		return get_moved(ctx, s.handle, flags);
+	found = &tcp->ring[(s.first - FIRST_SEQ) & (SOCKMETA_TCP_RING - 1)];
+	return get_cell(ctx, found, s.first, flags);
 }
 
+/* A segment was taken for certain if its last byte was delivered, and can have come
+ * with no other. What an acknowledgement did to the socket cannot be seen.
+ */
 static __always_inline int get_latest(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
 {
+	struct search s = { .tcp = tcp };
 	__u64 latest = tcp->latest;
+	struct sockmeta_cell *cell;
+	struct tcp_view v;
+	__u16 flags = 0;
 
 	if (!latest)
-		return get_newest(ctx, &tcp->control);
-	return get_newest(ctx, &tcp->ring[(latest - 1) & (SOCKMETA_TCP_RING - 1)]);
+		return get_newest(ctx, &tcp->control,
+				  tcp->newer || tcp->control.doubtful ? SOCKMETA_F_UNPROVEN : 0);
+	cell = &tcp->ring[(latest - 1) & (SOCKMETA_TCP_RING - 1)];
+	look_at(ctx->sk, &v);
+	s.spills = bpf_sk_storage_get(&sockmeta_spill, ctx->sk, 0, 0);
+	s.byte = load(cell->end) - 1;
+	search(&s);
+	flags = doubts(&s);
+	if (s.lost || !s.segments || tcp->newer || after(cell->end, v.rcv_nxt))
+		flags |= SOCKMETA_F_UNPROVEN;
+	return get_cell(ctx, cell, FIRST_SEQ + latest - 1, flags);
 }
 
 static __always_inline int get_timestamping(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
@@ -487,7 +544,7 @@ int sockmeta_getsockopt(struct bpf_sockopt *ctx)
 	if (!tcp)
 		return refuse(-ENODATA);
 	if (ctx->optname == SOCKMETA_OPT_TCP_OPENING)
-		return get_newest(ctx, &tcp->opening);
+		return get_opening(ctx, tcp);
 	if (ctx->optname == SOCKMETA_OPT_TCP_LATEST)
 		return get_latest(ctx, tcp);
 	return get_read(ctx, tcp);

@@ -3,6 +3,7 @@
 #ifndef SOCKMETA_TCP_H
 #define SOCKMETA_TCP_H
 
+#include "kfuncs.h"
 #include "maps.h"
 #include <bpf/bpf_endian.h>
 #include <linux/if_ether.h>
@@ -21,27 +22,79 @@ static __always_inline int after(__u32 a, __u32 b)
 
 struct segment {
 	struct sockmeta_flow flow;
-	__u32 start, end;	/* of the payload, SYN and FIN not counted */
+	__u32 start, end;	/* what it brings: payload and FIN, not the SYN */
 	__u32 ack_seq;
-	__u8 syn, ack, fin;
+	__u32 tsval;		/* of the timestamp option, if it has_tsval */
+	__u8 syn, ack, fin, rst, has_tsval;
 };
+
+/* The timestamp option as all stacks send it: alone behind two NOPs, which is what
+ * tcp_parse_aligned_timestamp() looks for.
+ */
+struct aligned_timestamp {
+	__be32 head;
+	__be32 tsval;
+};
+
+#define ALIGNED_TIMESTAMP 0x0101080a
 
 static __always_inline int parse_ports(struct __sk_buff *ctx, struct tcphdr *th, __u32 off,
 				       struct segment *seg)
 {
 	__u32 hdr = off + th->doff * 4;
+	struct aligned_timestamp ts;
 
 	if (hdr > ctx->len)
 		return 0;
 	seg->flow.remote_port = bpf_ntohs(th->source);
 	seg->flow.local_port = bpf_ntohs(th->dest);
 	seg->start = bpf_ntohl(th->seq) + th->syn;
-	seg->end = seg->start + ctx->len - hdr;
+	seg->end = seg->start + ctx->len - hdr + th->fin;
 	seg->ack_seq = bpf_ntohl(th->ack_seq);
 	seg->syn = th->syn;
 	seg->ack = th->ack;
 	seg->fin = th->fin;
+	seg->rst = th->rst;
+	if (hdr >= off + sizeof(*th) + sizeof(ts) &&
+	    !bpf_skb_load_bytes(ctx, off + sizeof(*th), &ts, sizeof(ts)) &&
+	    ts.head == bpf_htonl(ALIGNED_TIMESTAMP)) {
+		seg->tsval = bpf_ntohl(ts.tsval);
+		seg->has_tsval = 1;
+	}
 	return 1;
+}
+
+/* Where the header is that the packet's own do not lead to, such as behind an IPv6
+ * fragment header that is of no fragment: TCP has been given it.
+ */
+static __always_inline __u32 given_offset(struct __sk_buff *ctx)
+{
+	struct sk_buff *skb = kernel_skb(ctx);
+
+	if (ksym_exists(bpf_cast_to_kern_ctx))
+		return skb->transport_header - skb->network_header;
+	return BPF_CORE_READ(skb, transport_header) - BPF_CORE_READ(skb, network_header);
+}
+
+static __always_inline __u32 tcp_offset6(struct __sk_buff *ctx, const struct ipv6hdr *ip6)
+{
+	__u32 off = sizeof(*ip6), i;
+	__u8 next = ip6->nexthdr;
+
+	/* hop-by-hop, destination and routing headers; a fragment was put together
+	 * before it came here
+	 */
+	for (i = 0; i < 4 && next != IPPROTO_TCP; i++) {
+		struct ipv6_opt_hdr opt;
+
+		if ((next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS &&
+		     next != IPPROTO_ROUTING) ||
+		    bpf_skb_load_bytes(ctx, off, &opt, sizeof(opt)))
+			break;
+		next = opt.nexthdr;
+		off += (opt.hdrlen + 1) * 8;
+	}
+	return next == IPPROTO_TCP ? off : given_offset(ctx);
 }
 
 /* The stack has pulled both headers into the linear part by now. */
@@ -50,10 +103,10 @@ static __always_inline int parse_segment(struct __sk_buff *ctx, struct segment *
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
 	struct sockmeta_flow *f = &seg->flow;
 	struct tcphdr th;
+	__u32 off;
 
 	if (ctx->protocol == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data;
-		__u32 off;
 
 		if ((void *)(ip + 1) > data_end || ip->protocol != IPPROTO_TCP)
 			return 0;
@@ -61,39 +114,20 @@ static __always_inline int parse_segment(struct __sk_buff *ctx, struct segment *
 		f->remote[3] = ip->saddr;
 		f->local[3] = ip->daddr;
 		off = ip->ihl * 4;
-		if (bpf_skb_load_bytes(ctx, off, &th, sizeof(th)))
-			return 0;
-		return parse_ports(ctx, &th, off, seg);
-	}
-	if (ctx->protocol == bpf_htons(ETH_P_IPV6)) {
+	} else if (ctx->protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip6 = data;
-		__u32 off = sizeof(*ip6), i;
-		__u8 next;
 
 		if ((void *)(ip6 + 1) > data_end)
 			return 0;
 		__builtin_memcpy(f->remote, &ip6->saddr, 16);
 		__builtin_memcpy(f->local, &ip6->daddr, 16);
-		next = ip6->nexthdr;
-		/* hop-by-hop, destination and routing headers; a fragment
-		 * was put together before it came here
-		 */
-		for (i = 0; i < 4 && next != IPPROTO_TCP; i++) {
-			struct ipv6_opt_hdr opt;
-
-			if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS &&
-			    next != IPPROTO_ROUTING)
-				return 0;
-			if (bpf_skb_load_bytes(ctx, off, &opt, sizeof(opt)))
-				return 0;
-			next = opt.nexthdr;
-			off += (opt.hdrlen + 1) * 8;
-		}
-		if (next != IPPROTO_TCP || bpf_skb_load_bytes(ctx, off, &th, sizeof(th)))
-			return 0;
-		return parse_ports(ctx, &th, off, seg);
+		off = tcp_offset6(ctx, ip6);
+	} else {
+		return 0;
 	}
-	return 0;
+	if (bpf_skb_load_bytes(ctx, off, &th, sizeof(th)))
+		return 0;
+	return parse_ports(ctx, &th, off, seg);
 }
 
 #endif

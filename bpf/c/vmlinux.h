@@ -24,18 +24,41 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 
+#define IFF_LOOPBACK (1 << 3)
+
+struct device {
+	struct device *parent;
+};
+
 struct net_device {
 	const struct rtnl_link_ops *rtnl_link_ops;
+	unsigned int flags;
 	possible_net_t nd_net;
+	struct device dev;
 };
 
 struct sock_common {
 	unsigned short skc_family;
+	unsigned long skc_flags;
 };
+
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+struct socket;
 
 struct sock {
 	struct sock_common __sk_common;
 	void *sk_bpf_storage;
+	kuid_t sk_uid;
+	struct socket *sk_socket;
+	__u8 sk_clockid;
+};
+
+enum sock_flags {
+	SOCK_DONE = 1,
+	SOCK_TXTIME = 2,
 };
 
 struct sk_buff {
@@ -44,7 +67,11 @@ struct sk_buff {
 	unsigned char *head;
 	unsigned int end;
 	__u16 mac_header;
+	__u16 network_header;
+	__u16 transport_header;
 	__u8 active_extensions;
+	__u8 ip_summed : 2;
+	__u8 csum_valid : 1;
 	__s64 tstamp;
 	__u32 priority;
 	int skb_iif;
@@ -70,11 +97,28 @@ struct task_struct {
 	int tgid;
 };
 
+struct request_sock;
+
+struct tcp_options_received {
+	__u32 ts_recent;
+};
+
 struct tcp_sock {
 	__u32 copied_seq;
 	__u32 rcv_nxt;
 	__u32 rcv_wup;
+	__u32 rcv_wnd;
 	__u32 window_clamp;
+	__u8 bpf_sock_ops_cb_flags;
+	__u32 snd_una;
+	__u32 snd_nxt;
+	__u32 max_window;
+	struct tcp_options_received rx_opt;
+	struct request_sock *fastopen_rsk;
+};
+
+struct bpf_sock_ops_kern {
+	struct sk_buff *skb;
 };
 
 struct udp_sock {

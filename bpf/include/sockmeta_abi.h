@@ -35,12 +35,16 @@ enum sockmeta_const {
 	SOCKMETA_TX_PROCS = 8,
 	/* Tasks that send on one socket whose records the kernel keeps apart. */
 	SOCKMETA_FLIGHTS = 16,
+	/* Users whose sockets are counted. */
+	SOCKMETA_USERS = 2048,
 };
 
 /* Type of the control message with a record, at level SOL_BPF. */
 #define SOCKMETA_SCM_RECORD 1
 
-/* The area's format: the last byte of its anchor, see sockmeta.h. */
+/* The area's format: the last byte of its anchor, see sockmeta.h. What sealed an area
+ * on the packet is no part of the record, which has an anchor in its place.
+ */
 enum sockmeta_format {
 	SOCKMETA_FORMAT_TLV = 0,
 	SOCKMETA_FORMAT_STRUCT = 1,
@@ -63,10 +67,12 @@ enum sockmeta_valid {
 
 /* sockmeta_record.flags */
 enum sockmeta_flag {
-	/* The area does not end in an anchor: another producer's format. */
+	/* The area was not sealed by this host's secret: it is of a program that does
+	 * not know it, or made up.
+	 */
 	SOCKMETA_F_UNANCHORED = 1 << 0,
-	/* An area was there, but the packet was decapsulated after it was
-	 * written, so that its place is no longer known.
+	/* An area may have been there, but the packet may have been decapsulated after
+	 * it was written, and it was not found.
 	 */
 	SOCKMETA_F_DECAPSULATED = 1 << 1,
 	/* An area was there and could not be read. */
@@ -79,10 +85,16 @@ enum sockmeta_flag {
 	 * segment that completed the handshake.
 	 */
 	SOCKMETA_F_HANDSHAKE_ACK = 1 << 5,
-	/* TCP: more than one segment brought these bytes. */
+	/* TCP: of more than one segment that had these bytes, any may have
+	 * brought them. Comes with SOCKMETA_F_UNPROVEN.
+	 */
 	SOCKMETA_F_REPEATED = 1 << 6,
 	/* The area did not fit into what carried the record and was cut. */
 	SOCKMETA_F_TRUNCATED = 1 << 7,
+	/* TCP: this is the most likely segment, but it cannot be shown that TCP
+	 * took it and no other: treat the record as a hint.
+	 */
+	SOCKMETA_F_UNPROVEN = 1 << 8,
 	/* The sender, on this host, gave metadata that was lost on the way:
 	 * newer packets took its place, or there was no room for it here.
 	 */
@@ -195,12 +207,24 @@ enum sockmeta_enable_flag {
 	 * SOCKMETA_FEATURE_NATIVE, else the option fails with EOPNOTSUPP.
 	 */
 	SOCKMETA_ENABLE_CMSG = 1 << 0,
+	/* The socket stays as it is: only the answer is wanted. */
+	SOCKMETA_ENABLE_ASK = 1 << 1,
 };
 
+/*
+ * A socket belongs to one attachment, also where several are attached to its cgroup
+ * and those above: the first that answers has it. Who opts in again asks whose it is
+ * (SOCKMETA_OPT_INFO), and names that.
+ *
+ * The option fails with ENFILE where the attachment has as many sockets as it may
+ * have, and with EDQUOT where the user has.
+ */
 struct sockmeta_enable {
 	__u32 abi;
 	__u32 tsflags;		/* what the application itself asked of SO_TIMESTAMPING */
-	__u32 flags;		/* enum sockmeta_enable_flag; may be left out */
+	__u32 flags;		/* enum sockmeta_enable_flag; may be left out, like the next */
+	__u32 reserved;
+	__u64 instance;		/* struct sockmeta_info.instance: others do not answer; 0: any */
 };
 
 /* sockmeta_info.features */
@@ -242,14 +266,22 @@ struct sockmeta_policy {
 	__u64 local[4];		/* bit map of the keys that receivers on this host see */
 };
 
+/* How many sockets may have storage, see bounds.h. */
+struct sockmeta_bounds {
+	__u32 sockets;
+	__u32 per_user;
+};
+
 struct sockmeta_tx_info {
 	__u64 socket;		/* the socket's number */
 	__u32 proc;		/* of the calling process, on this socket; 0: has no slots */
-	__u32 reserved;
+	__u32 clock;		/* of SO_TXTIME, and 1; 0: it is not set */
 	struct sockmeta_policy policy;
 };
 
-/* What became of the records that were sent, since the programs were attached. */
+/* What became of the records that were sent, and of sockets, since the programs were
+ * attached.
+ */
 struct sockmeta_counts {
 	__u64 sent;		/* packets that left with a record */
 	__u64 stale;		/* handles of slots with another record by now, or none */
@@ -261,6 +293,8 @@ struct sockmeta_counts {
 	__u64 launch_refused;
 	__u64 local_keys;	/* values that the policy kept from receivers on this host */
 	__u64 local;		/* packets that took a record to a receiver on this host */
+	__u64 full;		/* refusals of sockets: the attachment had too many, */
+	__u64 user_full;	/* or their user */
 };
 
 struct sockmeta_answer {

@@ -32,7 +32,12 @@ func attach(ctx context.Context, args []string, out io.Writer) (err error) {
 	if a.Shared() {
 		shared = ", shared with another process, whose options hold"
 	}
-	fmt.Fprintf(out, "attached to %s: %d slots%s\n", a.Cgroup(), a.Info().Slots, shared)
+	sockets, err := a.Sockets()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "attached to %s: %d slots, up to %d sockets, %d of one user%s\n",
+		a.Cgroup(), a.Info().Slots, sockets.Max, sockets.MaxPerUser, shared)
 	if opts.producer != "" {
 		p, err := bpf.AttachProducer(opts.producer, bpf.ProducerOptions{Services: opts.services})
 		if err != nil {
@@ -97,6 +102,8 @@ func printCounts(a *bpf.Attachment, out io.Writer) error {
 		{c.PriorityRefused, "%d priorities refused"},
 		{c.LaunchRefused, "%d launch times refused"},
 		{c.LocalKeys, "%d values kept from receivers on this host"},
+		{c.Full, "opting in refused %d times, too many sockets having metadata"},
+		{c.UserFull, "opting in refused %d times, their user having too many"},
 	} {
 		if n.count != 0 {
 			line += ", " + fmt.Sprintf(n.what, n.count)

@@ -29,6 +29,8 @@ func parseAttach(args []string) (attachOptions, error) {
 	flags := flag.NewFlagSet("attach", flag.ContinueOnError)
 	flags.StringVar(&o.Cgroup, "cgroup", "", "`directory` of a cgroup v2 (default: this process's)")
 	flags.IntVar(&o.SlotsPerCPU, "slots", 0, "received packets to remember for each CPU, a power of two (default: 4096)")
+	flags.IntVar(&o.MaxSockets, "max-sockets", 0, "`sockets` that may have metadata at once (default: what a third of this process's memory suffices for)")
+	flags.IntVar(&o.MaxSocketsPerUser, "max-sockets-per-user", 0, "`sockets` of one user that may have (default: half of them)")
 	flags.BoolVar(&o.Tracing, "tracing", false, "read raw SOL_BPF control messages, whatever sends them")
 	flags.StringVar(&o.producer, "producer", "", "`interface` whose packets get a packet id, time and service id")
 	flags.Var(o.services, "service", "`PORT=ID`: service id of packets to a port; may be repeated")

@@ -7,6 +7,7 @@
 //	sockmeta attach [-cgroup DIR] [-slots N] [-tracing]
 //	                [-producer IFACE [-service PORT=ID]...]
 //	                [-mark-mask BITS] [-max-priority N] [-no-launch-times]
+//	                [-max-sockets N] [-max-sockets-per-user N]
 //	                [-local-key KEY... [-local IFACE]...] [-pin DIR]
 //	                [-grant [USER][:GROUP]=PATH]...
 //
@@ -22,6 +23,10 @@
 // -local: lo, or both ends of a veth pair. What became of the metadata that was
 // sent is printed at the end, and on SIGUSR1. With -pin other programs find the
 // maps that they read it by (bpf/include/sockmeta_tx.h), on a bpffs.
+//
+// The kernel charges what it keeps at sockets to the memory cgroup of attach: so no
+// more than -max-sockets have metadata at once, and -max-sockets-per-user of one
+// user. Others are plain sockets, and how often that happened is printed, too.
 //
 // Applications ask the kernel for each record. Those of a user or a group that
 // -grant names read them from memory, where they name the path, too
@@ -48,6 +53,7 @@ const usage = `usage: sockmeta status
        sockmeta attach [-cgroup DIR] [-slots N] [-tracing]
                        [-producer IFACE [-service PORT=ID]...]
                        [-mark-mask BITS] [-max-priority N] [-no-launch-times]
+                       [-max-sockets N] [-max-sockets-per-user N]
                        [-local-key KEY... [-local IFACE]...] [-pin DIR]
                        [-grant [USER][:GROUP]=PATH]...
 `

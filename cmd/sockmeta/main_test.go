@@ -44,7 +44,7 @@ func TestUsage(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	got, err := parseAttach(strings.Fields("-cgroup /c -slots 16 -tracing -producer eth0 -service 443=7 -service 80=0x10 " +
+	got, err := parseAttach(strings.Fields("-cgroup /c -slots 16 -max-sockets 9 -max-sockets-per-user 3 -tracing -producer eth0 -service 443=7 -service 80=0x10 " +
 		"-mark-mask 0xff00 -max-priority 10 -no-launch-times -local-key trace_id -local-key 16 -local lo -local veth0 -pin /p " +
 		"-grant root=/g -grant :7=/h -grant 5:root=/i"))
 	if err != nil {
@@ -52,7 +52,7 @@ func TestFlags(t *testing.T) {
 	}
 	want := attachOptions{
 		Options: bpf.Options{
-			Cgroup: "/c", SlotsPerCPU: 16, Tracing: true,
+			Cgroup: "/c", SlotsPerCPU: 16, MaxSockets: 9, MaxSocketsPerUser: 3, Tracing: true,
 			Policy: bpf.Policy{
 				MarkMask: 0xff00, MaxPriority: 10, RefuseLaunchTimes: true,
 				LocalKeys: []uint8{bpf.KeyTraceID, 16},

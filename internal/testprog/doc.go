@@ -5,6 +5,12 @@
 // whether it got the metadata of its own packet.
 package testprog
 
+import (
+	"github.com/cilium/ebpf"
+
+	"github.com/sockmeta/sockmeta-go/bpf"
+)
+
 // Keys that the programs write.
 const (
 	// KeyID is the u64 that a UDP datagram's payload begins with.
@@ -15,11 +21,23 @@ const (
 	KeySeq = 17
 	// KeyLen is the number of bytes of a TCP segment's payload, u32.
 	KeyLen = 18
+	// KeyTag is the last four bytes of the frame's source address, u32.
+	KeyTag = 20
 )
 
 // FillerWords is how often KeyFiller's value holds the datagram's id, and
-// FillerWordsLeast how often where the kernel allows areas of 32 bytes only.
+// FillerLeast how many bytes of it there are where the kernel allows areas of 32 bytes
+// only.
 const (
-	FillerWords      = 20
-	FillerWordsLeast = 1
+	FillerWords = 20
+	FillerLeast = 4
 )
+
+// Prepared returns a collection with the host's secret, as bpf.PrepareProducer leaves
+// it.
+func Prepared(spec *ebpf.CollectionSpec, err error) (*ebpf.CollectionSpec, error) {
+	if err == nil {
+		err = bpf.PrepareProducer(spec)
+	}
+	return spec, err
+}

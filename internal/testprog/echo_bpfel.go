@@ -16,10 +16,11 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	EchoProgEchoTcp = "echo_tcp"
-	EchoProgEchoUdp = "echo_udp"
-	EchoProgOnlyUdp = "only_udp"
-	EchoVarRefused  = "refused"
+	EchoMapSockmetaSecret = "sockmeta_secret"
+	EchoProgEchoTcp       = "echo_tcp"
+	EchoProgEchoUdp       = "echo_udp"
+	EchoProgOnlyUdp       = "only_udp"
+	EchoVarRefused        = "refused"
 )
 
 // LoadEcho returns the embedded CollectionSpec for Echo.
@@ -73,6 +74,7 @@ type EchoProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type EchoMapSpecs struct {
+	SockmetaSecret *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 }
 
 // EchoVariableSpecs contains global variables before they are loaded into the kernel.
@@ -102,10 +104,13 @@ func (o *EchoObjects) Close() error {
 //
 // It can be passed to LoadEchoObjects or ebpf.CollectionSpec.LoadAndAssign.
 type EchoMaps struct {
+	SockmetaSecret *ebpf.Map `ebpf:"sockmeta_secret"`
 }
 
 func (m *EchoMaps) Close() error {
-	return _EchoClose()
+	return _EchoClose(
+		m.SockmetaSecret,
+	)
 }
 
 // EchoVariables contains all global variables after they have been loaded into the kernel.

@@ -175,6 +175,8 @@ type FuzzSockmetaCounts struct {
 	LaunchRefused   uint64
 	LocalKeys       uint64
 	Local           uint64
+	Full            uint64
+	UserFull        uint64
 }
 
 type FuzzSockmetaFlight struct {
@@ -229,11 +231,14 @@ type FuzzSockmetaFlow struct {
 type FuzzSockmetaHandshake struct {
 	_   structs.HostLayout
 	Syn struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      struct {
 			_         structs.HostLayout
 			Version   uint8
 			HdrLen    uint8
@@ -257,11 +262,14 @@ type FuzzSockmetaHandshake struct {
 		}
 	}
 	Ack struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      struct {
 			_         structs.HostLayout
 			Version   uint8
 			HdrLen    uint8
@@ -284,7 +292,19 @@ type FuzzSockmetaHandshake struct {
 			Area      [256]uint8
 		}
 	}
-	Spare [32]uint8
+	Lost     uint64
+	Repeated uint8
+	Reset    uint8
+	AllLost  uint8
+	Pad      [5]uint8
+	Spare    [32]uint8
+}
+
+type FuzzSockmetaHost struct {
+	_        structs.HostLayout
+	Secret   [2]uint32
+	Gap      uint32
+	Reserved uint32
 }
 
 type FuzzSockmetaInstance struct {
@@ -306,6 +326,11 @@ type FuzzSockmetaInstance struct {
 		Launch      uint32
 		Crosses     uint32
 		Local       [4]uint64
+	}
+	Bounds struct {
+		_       structs.HostLayout
+		Sockets uint32
+		PerUser uint32
 	}
 	LastId      uint64
 	LocalCursor uint64
@@ -399,21 +424,42 @@ type FuzzSockmetaSlot struct {
 	_     [8]byte
 }
 
-type FuzzSockmetaTcp struct {
-	_           structs.HostLayout
-	Unread      uint32
-	Fin         uint32
-	Established uint8
-	HasFin      uint8
-	Pad         [6]uint8
-	Head        uint64
-	Latest      uint64
-	Opening     struct {
+type FuzzSockmetaSpills struct {
+	_    structs.HostLayout
+	Head uint64
+	High uint64
+	At   [480]struct {
 		_     structs.HostLayout
 		Seq   uint64
 		Start uint32
 		End   uint32
-		Rec   struct {
+	}
+}
+
+type FuzzSockmetaTcp struct {
+	_            structs.HostLayout
+	Unread       uint32
+	Settled      uint32
+	Established  uint8
+	Dialed       uint8
+	Late         uint8
+	Newer        uint8
+	AllLost      uint8
+	Pad          uint8
+	OpeningFlags uint16
+	Opened       uint64
+	Head         uint64
+	Latest       uint64
+	Lost         uint64
+	Opening      struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      struct {
 			_         structs.HostLayout
 			Version   uint8
 			HdrLen    uint8
@@ -437,11 +483,14 @@ type FuzzSockmetaTcp struct {
 		}
 	}
 	Control struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      struct {
 			_         structs.HostLayout
 			Version   uint8
 			HdrLen    uint8
@@ -465,11 +514,14 @@ type FuzzSockmetaTcp struct {
 		}
 	}
 	Ring [16]struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
-		Rec   struct {
+		_        structs.HostLayout
+		Seq      uint64
+		Skb      uint64
+		Start    uint32
+		End      uint32
+		Doubtful uint32
+		Pad      uint32
+		Rec      struct {
 			_         structs.HostLayout
 			Version   uint8
 			HdrLen    uint8
@@ -511,7 +563,9 @@ const (
 	FuzzMapSockmetaLocals     = "sockmeta_locals"
 	FuzzMapSockmetaRaws       = "sockmeta_raws"
 	FuzzMapSockmetaRx         = "sockmeta_rx"
+	FuzzMapSockmetaSecret     = "sockmeta_secret"
 	FuzzMapSockmetaSks        = "sockmeta_sks"
+	FuzzMapSockmetaSpill      = "sockmeta_spill"
 	FuzzMapSockmetaTcps       = "sockmeta_tcps"
 	FuzzProgFuzzArea          = "fuzz_area"
 	FuzzProgFuzzControl       = "fuzz_control"
@@ -595,7 +649,9 @@ type FuzzMapSpecs struct {
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.MapSpec `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.MapSpec `ebpf:"sockmeta_tcps"`
 }
 
@@ -641,7 +697,9 @@ type FuzzMaps struct {
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
+	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
+	SockmetaSpill      *ebpf.Map `ebpf:"sockmeta_spill"`
 	SockmetaTcps       *ebpf.Map `ebpf:"sockmeta_tcps"`
 }
 
@@ -659,7 +717,9 @@ func (m *FuzzMaps) Close() error {
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,
+		m.SockmetaSecret,
 		m.SockmetaSks,
+		m.SockmetaSpill,
 		m.SockmetaTcps,
 	)
 }

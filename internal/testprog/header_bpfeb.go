@@ -16,11 +16,12 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	HeaderProgChangeValue  = "change_value"
-	HeaderProgPutArea      = "put_area"
-	HeaderProgPutUntilFull = "put_until_full"
-	HeaderProgPutValues    = "put_values"
-	HeaderVarResults       = "results"
+	HeaderMapSockmetaSecret = "sockmeta_secret"
+	HeaderProgChangeValue   = "change_value"
+	HeaderProgPutArea       = "put_area"
+	HeaderProgPutUntilFull  = "put_until_full"
+	HeaderProgPutValues     = "put_values"
+	HeaderVarResults        = "results"
 )
 
 // LoadHeader returns the embedded CollectionSpec for Header.
@@ -75,6 +76,7 @@ type HeaderProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HeaderMapSpecs struct {
+	SockmetaSecret *ebpf.MapSpec `ebpf:"sockmeta_secret"`
 }
 
 // HeaderVariableSpecs contains global variables before they are loaded into the kernel.
@@ -104,10 +106,13 @@ func (o *HeaderObjects) Close() error {
 //
 // It can be passed to LoadHeaderObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HeaderMaps struct {
+	SockmetaSecret *ebpf.Map `ebpf:"sockmeta_secret"`
 }
 
 func (m *HeaderMaps) Close() error {
-	return _HeaderClose()
+	return _HeaderClose(
+		m.SockmetaSecret,
+	)
 }
 
 // HeaderVariables contains all global variables after they have been loaded into the kernel.

@@ -298,7 +298,7 @@ func (l *lab) ring(slots int) (*sockmeta.UDPConn, error) {
 		return nil, err
 	}
 	l.m.atEnd(cgroup.Close)
-	a, err := bpf.Attach(bpf.Options{Cgroup: cgroup.Path(), SlotsPerCPU: each})
+	a, err := bpf.Attach(bpf.Options{Cgroup: cgroup.Path(), SlotsPerCPU: each, MaxSockets: 2 * manySockets, MaxSocketsPerUser: 2 * manySockets})
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ type producer struct {
 }
 
 func newProducer(netns *netlab.Namespace, iface string) (*producer, error) {
-	spec, err := testprog.LoadEcho()
+	spec, err := testprog.Prepared(testprog.LoadEcho())
 	if err != nil {
 		return nil, err
 	}

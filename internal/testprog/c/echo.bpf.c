@@ -23,6 +23,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define KEY_LEN 18	/* u32 */
 #define KEY_FILLER 19	/* FILLER_WORDS times the id */
 #define FILLER_WORDS 20
+#define FILLER_LEAST 4
 
 /* Packets of the wanted protocol that went on without metadata. */
 __u64 refused;
@@ -72,12 +73,12 @@ int echo_udp(struct xdp_md *ctx)
 	for (i = 0; i < FILLER_WORDS; i++)
 		filler[i] = id;
 	/* the id comes to lie at the area's end and the filler in front of it,
-	 * so that a copy that was torn anywhere shows; one word of it is what fits
-	 * where the kernel allows areas of 32 bytes
+	 * so that a copy that was torn anywhere shows; FILLER_LEAST bytes of it are
+	 * what fits where the kernel allows areas of 32 bytes
 	 */
 	if (sockmeta_put(ctx, KEY_ID, &id, sizeof(id)) ||
 	    (sockmeta_put(ctx, KEY_FILLER, filler, sizeof(filler)) &&
-	     sockmeta_put(ctx, KEY_FILLER, filler, sizeof(*filler))))
+	     sockmeta_put(ctx, KEY_FILLER, filler, FILLER_LEAST)))
 		__sync_fetch_and_add(&refused, 1);
 	return XDP_PASS;
 }

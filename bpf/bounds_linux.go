@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/cilium/ebpf"
+)
+
+// boundsMaps are those of bounds.h.
+type boundsMaps struct {
+	SockmetaSeats *ebpf.Map `ebpf:"sockmeta_seats"`
+	SockmetaRooms *ebpf.Map `ebpf:"sockmeta_rooms"`
+}
+
+// Close closes the maps.
+func (m *boundsMaps) Close() error { return _ReleaseClose(m.SockmetaSeats, m.SockmetaRooms) }
+
+// loadBounds makes the maps, which all programs but ingress share.
+func loadBounds(to *boundsMaps) error {
+	spec, err := loadRelease()
+	if err != nil {
+		return err
+	}
+	clear(spec.Programs)
+	return spec.LoadAndAssign(to, nil)
+}
+
+const (
+	// socketMemory is what the kernel keeps at a socket at most, in bytes:
+	// docs/security.md has what was measured.
+	socketMemory = 18 << 10
+	// memoryShare is the part of the memory that sockets may take.
+	memoryShare = 3
+
+	minSockets = 64
+	maxSockets = 1 << 20
+)
+
+// checkBounds says whether the options are such as can be.
+func (o *Options) checkBounds() error {
+	for _, n := range []int{o.MaxSockets, o.MaxSocketsPerUser} {
+		if n < 0 || int64(n) > math.MaxInt32 {
+			return fmt.Errorf("at most %d sockets: want a number from 1 to %d, or 0 for the default", n, math.MaxInt32)
+		}
+	}
+	return nil
+}
+
+// bounds returns how many sockets there may be beside the receive map.
+func (o *Options) bounds(rx *ebpf.Map) bounds {
+	b := bounds{Sockets: uint32(o.MaxSockets), PerUser: uint32(o.MaxSocketsPerUser)}
+	if b.Sockets == 0 {
+		receive := uint64(rx.MaxEntries()) * uint64(rx.ValueSize())
+		b.Sockets = defaultMaxSockets(ownMemory(), receive)
+	}
+	if b.PerUser == 0 {
+		b.PerUser = (b.Sockets + 1) / 2
+	}
+	return b
+}
+
+// defaultMaxSockets returns for how many sockets a process's memory suffices.
+func defaultMaxSockets(memory, receiveMap uint64) uint32 {
+	left := memory - min(memory, receiveMap)
+	return uint32(max(minSockets, min(maxSockets, left/memoryShare/socketMemory)))
+}
+
+// Sockets returns how many sockets have metadata now.
+func (a *Attachment) Sockets() (Sockets, error) {
+	rooms, err := a.mapNamed(roomsName)
+	if err != nil {
+		return Sockets{}, err
+	}
+	instances, err := a.mapNamed(instanceName)
+	if err != nil {
+		return Sockets{}, err
+	}
+	inst, err := readInstance(instances)
+	if err != nil {
+		return Sockets{}, err
+	}
+	var r room
+	if err := rooms.Lookup(uint32(0), &r); err != nil {
+		return Sockets{}, fmt.Errorf("sockmeta: sockets: %w", err)
+	}
+	s := Sockets{
+		Now: int(r.Sockets), Max: int(inst.Bounds.Sockets),
+		Users: make(map[uint32]int), MaxPerUser: int(inst.Bounds.PerUser),
+	}
+	for _, word := range r.Users {
+		if n := uint32(word); n != 0 {
+			s.Users[uint32(word>>32)] += int(n)
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/* What cgroup ingress keeps of a TCP segment: see tcp_log.h for why. */
+#ifndef SOCKMETA_TCP_INGRESS_H
+#define SOCKMETA_TCP_INGRESS_H
+
+#include "record.h"
+#include "tcp_spill.h"
+
+#define TCP_SYN_RECV 3
+#define TCP_LISTEN 10
+#define TCP_NEW_SYN_RECV 12
+
+/* include/linux/skbuff.h */
+#define CHECKSUM_UNNECESSARY 1
+#define CHECKSUM_PARTIAL 3
+
+static const struct sockmeta_handshake no_handshake;
+
+static __always_inline struct sockmeta_handshake *handshake(const struct sockmeta_flow *flow)
+{
+	struct sockmeta_handshake *hs = bpf_map_lookup_elem(&sockmeta_handshakes, flow);
+
+	if (hs)
+		return hs;
+	bpf_map_update_elem(&sockmeta_handshakes, flow, &no_handshake, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&sockmeta_handshakes, flow);
+}
+
+/* The content of a cell that the caller has claimed. */
+static __noinline void fill_cell(struct __sk_buff *ctx, struct sockmeta_cell *cell,
+				 const struct segment *seg, __u32 start, __u32 doubtful)
+{
+	cell->skb = (__u64)kernel_skb(ctx);
+	cell->start = start;
+	cell->end = seg->end;
+	cell->doubtful = doubtful;
+	fill_record(ctx, &cell->rec);
+}
+
+/* Puts the segment into a cell outside the ring, of which only the newest counts.
+ * seq 0: the number after that of its last use. Returns 0 when another CPU is at it.
+ */
+static __noinline int put_cell(struct __sk_buff *ctx, struct sockmeta_cell *cell,
+			       const struct segment *seg, __u64 seq, __u32 doubtful)
+{
+	__u64 old = claim(&cell->seq);
+
+	if (old == SOCKMETA_BUSY)
+		return 0;
+	if (!seq)
+		seq = old ? old + 1 : FIRST_SEQ;
+	fill_cell(ctx, cell, seg, seg->start, doubtful);
+	publish(&cell->seq, seq);
+	return 1;
+}
+
+/* Whether the kernel has answered a SYN of this flow, and waits for the rest. */
+static __always_inline int has_request(struct __sk_buff *ctx, const struct sockmeta_flow *f)
+{
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+	__u32 size;
+	int yes;
+
+	if (ctx->protocol == bpf_htons(ETH_P_IP)) {
+		t.ipv4.saddr = f->remote[3];
+		t.ipv4.daddr = f->local[3];
+		t.ipv4.sport = bpf_htons(f->remote_port);
+		t.ipv4.dport = bpf_htons(f->local_port);
+		size = sizeof(t.ipv4);
+	} else {
+		__builtin_memcpy(t.ipv6.saddr, f->remote, 16);
+		__builtin_memcpy(t.ipv6.daddr, f->local, 16);
+		t.ipv6.sport = bpf_htons(f->remote_port);
+		t.ipv6.dport = bpf_htons(f->local_port);
+		size = sizeof(t.ipv6);
+	}
+	sk = bpf_skc_lookup_tcp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	yes = sk->state == TCP_NEW_SYN_RECV;
+	bpf_sk_release(sk);
+	return yes;
+}
+
+/* Nothing has been read yet: all of the range counts. */
+static __always_inline void lose_in_handshake(struct sockmeta_handshake *hs, __u32 start, __u32 end)
+{
+	if (start != end && !add_range(&hs->lost, start, end, end - (1U << 30)))
+		hs->all_lost = 1;
+}
+
+/*
+ * The child does not exist yet: its SYN, and the segment that completes the
+ * handshake, are filtered on behalf of the listener (net/ipv4/tcp_ipv4.c,
+ * tcp_v4_rcv, TCP_NEW_SYN_RECV). It is the only SYN that can have opened the
+ * connection if no other of the flow was seen, and none is being answered, which
+ * would be one whose entry the table has given away.
+ *
+ * The table gives entries that it takes back to other flows: no two records have
+ * had the same number.
+ */
+static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct segment *seg)
+{
+	struct sockmeta_handshake *hs;
+
+	if (seg->rst) {
+		hs = bpf_map_lookup_elem(&sockmeta_handshakes, &seg->flow);
+		if (hs)
+			hs->reset = 1;
+		return;
+	}
+	if (!seg->syn == !seg->ack)
+		return;
+	hs = handshake(&seg->flow);
+	if (!hs)
+		return;
+	if (seg->ack) {
+		if (is_record(hs->ack.seq) && hs->ack.start != hs->ack.end)
+			lose_in_handshake(hs, hs->ack.start, hs->ack.end);
+		if (!put_cell(ctx, &hs->ack, seg, bpf_ktime_get_ns(), 0))
+			lose_in_handshake(hs, seg->start, seg->end);
+		return;
+	}
+	if (is_record(hs->syn.seq)) {
+		hs->repeated = 1;
+		/* the first is the one that counts, unless it was given up */
+		if (hs->syn.start == seg->start && !hs->reset)
+			return;
+	} else {
+		hs->repeated = has_request(ctx, &seg->flow);
+	}
+	hs->reset = 0;
+	put_cell(ctx, &hs->syn, seg, bpf_ktime_get_ns(), 0);
+}
+
+/* Whether the checksum was found to be right: TCP looks at others only after the
+ * filter (tcp_checksum_complete).
+ */
+static __always_inline int is_checked(struct __sk_buff *ctx)
+{
+	struct sk_buff *skb = kernel_skb(ctx);
+	__u8 summed, valid;
+
+	if (ksym_exists(bpf_cast_to_kern_ctx)) {
+		summed = BPF_CORE_READ_BITFIELD(skb, ip_summed);
+		valid = BPF_CORE_READ_BITFIELD(skb, csum_valid);
+	} else {
+		summed = BPF_CORE_READ_BITFIELD_PROBED(skb, ip_summed);
+		valid = BPF_CORE_READ_BITFIELD_PROBED(skb, csum_valid);
+	}
+	return valid || summed == CHECKSUM_UNNECESSARY || summed == CHECKSUM_PARTIAL;
+}
+
+/* Whether TCP will take what the header says beside the sequence number, by what it
+ * knows now: tcp_ack() and tcp_paws_check().
+ */
+static __always_inline int is_plausible(struct tcp_sock *tp, const struct segment *seg)
+{
+	if (after(seg->ack_seq, tp->snd_nxt) || after(tp->snd_una - tp->max_window, seg->ack_seq))
+		return 0;
+	return !seg->has_tsval || !tp->rx_opt.ts_recent ||
+	       (__s32)(tp->rx_opt.ts_recent - seg->tsval) <= 1;
+}
+
+/* The socket's tcp_sock moves while this runs: it is locked on another CPU, or the
+ * segment has to wait in the backlog. Only what cannot become untrue decides what
+ * is logged: bytes in front of rcv_nxt are delivered, and stay so.
+ */
+static __noinline void connection_ingress(struct __sk_buff *ctx, struct bpf_sock *sk,
+					  struct sockmeta_sk *st, struct sockmeta_tcp *tcp,
+					  const struct segment *seg)
+{
+	__u32 rcv_nxt, read, start, plausible;
+	struct sockmeta_cell *cell;
+	struct tcp_sock *tp;
+	__u64 n, old;
+
+	if (seg->syn) {
+		/* sockops checks that it was the one */
+		if (tcp->dialed && !tcp->established && !seg->rst)
+			put_cell(ctx, &tcp->opening, seg, 0, 0);
+		return;
+	}
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return;
+	/* it brings nothing (tcp_rcv_established, tcp_validate_incoming) */
+	if (seg->rst || !seg->ack) {
+		tcp->newer = 1;
+		return;
+	}
+	read = tp->copied_seq;
+	rcv_nxt = tp->rcv_nxt;
+	/* What TCP will drop, unless its window becomes several times as large while
+	 * the segment waits for the socket: tcp_sequence().
+	 */
+	if (after(tp->rcv_wup, seg->end) ||
+	    after(seg->start, rcv_nxt + 4 * tp->window_clamp + (1 << 20)))
+		return;
+	plausible = is_plausible(tp, seg);
+	if (!after(seg->end, rcv_nxt)) {
+		if (!plausible || !put_cell(ctx, &tcp->control, seg, 0, 1)) {
+			tcp->newer = 1;
+			return;
+		}
+		tcp->latest = 0;
+		tcp->newer = 0;
+		return;
+	}
+	start = after(rcv_nxt, seg->start) ? rcv_nxt : seg->start;
+	cell = next_cell(tcp, &n);
+	old = claim(&cell->seq);
+	if (old == SOCKMETA_BUSY) {
+		mark_lost(tcp, start, seg->end, read);
+		tcp->newer = 1;
+		return;
+	}
+	if (old)
+		evict(sk, st, tcp, cell, read);
+	fill_cell(ctx, cell, seg, start, !plausible || !is_checked(ctx));
+	publish(&cell->seq, FIRST_SEQ + n);
+	if (plausible)
+		tcp->latest = 1 + n;
+	tcp->newer = !plausible;
+}
+
+/* A segment for a socket that opted in. */
+static __always_inline void tcp_ingress(struct __sk_buff *ctx, struct bpf_sock *sk,
+					struct sockmeta_sk *st, struct segment *seg)
+{
+	struct sockmeta_tcp *tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, 0);
+
+	if (!parse_segment(ctx, seg)) {
+		/* whatever it brings will have come from nowhere */
+		if (tcp)
+			tcp->all_lost = 1;
+		return;
+	}
+	if (!tcp || sk->state == TCP_LISTEN) {
+		/* The listener, or a child whose handshake is being completed on another
+		 * CPU: then sockops takes what it finds in the table, and what comes
+		 * there later has to go into the log as well.
+		 */
+		if (sk->state != TCP_LISTEN && sk->state != TCP_SYN_RECV)
+			return;
+		seg->flow.listener = st->id;
+		listener_ingress(ctx, seg);
+		if (sk->state == TCP_LISTEN)
+			return;
+		tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, 0);
+		if (!tcp)
+			return;
+	}
+	connection_ingress(ctx, sk, st, tcp, seg);
+}
+
+#endif

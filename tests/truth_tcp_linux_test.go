@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tests
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/sockmeta"
+)
+
+// A truthLab has a hand-written peer, and a server whose answers are compared with
+// what the peer knows.
+type truthLab struct {
+	*tcpPeer
+	ln *sockmeta.TCPListener
+}
+
+func newTruthLab(t *testing.T) *truthLab {
+	t.Helper()
+	p := newTCPPeer(t)
+	lab := &tcpLab{p.Pair, t}
+	return &truthLab{p, lab.listen(sockmeta.ListenConfig{})}
+}
+
+// A truthConn is both ends of a connection.
+type truthConn struct {
+	*handConn
+	server *sockmeta.TCPConn
+}
+
+func (lab *truthLab) accept(h *handConn) *truthConn {
+	lab.t.Helper()
+	return &truthConn{h, (&tcpLab{lab.Pair, lab.t}).accept(lab.ln)}
+}
+
+// arrived waits until n bytes can be read. What was sent before them has been
+// through the server's TCP then, on the same queue.
+func (c *truthConn) arrived(n int) {
+	c.t.Helper()
+	waitUnread(c.t, c.server, n)
+}
+
+func waitUnread(t *testing.T, c syscall.Conn, n int) {
+	t.Helper()
+	rc, err := c.SyscallConn()
+	must(t, err)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		var have int
+		cerr := rc.Control(func(fd uintptr) { have, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+		must(t, errors.Join(cerr, err))
+		if have >= n {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes have arrived, want %d", have, n)
+		}
+	}
+}
+
+// wants reads n bytes and compares their metadata.
+func (c *truthConn) wants(n int, tag uint32, flags cmsg.Flags) {
+	c.t.Helper()
+	must1(c.t)(io.ReadFull(c.server, make([]byte, n)))
+	md, err := c.server.Metadata()
+	c.compare("metadata", md, err, tag, flags)
+}
+
+func (c *truthConn) compare(what string, md sockmeta.Metadata, err error, tag uint32, flags cmsg.Flags) {
+	c.t.Helper()
+	if got := tagOf(c.t, md, err); got != tag || md.Flags() != flags {
+		c.t.Errorf("%s is of segment %d, flags %v, want segment %d, flags %v", what, got, md.Flags(), tag, flags)
+	}
+}
+
+// wantsOneOf reads n bytes that any of several segments may have brought: which of
+// them is the likely one depends on the order in which the device hands them on.
+func (c *truthConn) wantsOneOf(n int, tags []uint32) {
+	c.t.Helper()
+	must1(c.t)(io.ReadFull(c.server, make([]byte, n)))
+	md, err := c.server.Metadata()
+	if got := tagOf(c.t, md, err); !slices.Contains(tags, got) || md.Flags() != ambiguous {
+		c.t.Errorf("metadata is of segment %d, flags %v, want one of %d, flags %v", got, md.Flags(), tags, ambiguous)
+	}
+}
+
+// loses reads n bytes, whose metadata is to be lost.
+func (c *truthConn) loses(n int) {
+	c.t.Helper()
+	must1(c.t)(io.ReadFull(c.server, make([]byte, n)))
+	_, err := c.server.Metadata()
+	wantError(c.t, err, sockmeta.ErrOverrun)
+}
+
+// small sends segments of ten bytes each from off on, and returns their tags.
+func (c *handConn) small(off, segments int) (tags []uint32) {
+	c.t.Helper()
+	for i := range segments {
+		tags = append(tags, c.data(off+10*i, fmt.Sprintf("segment%03d", i)))
+	}
+	return tags
+}
+
+const ambiguous = cmsg.FlagRepeated | cmsg.FlagUnproven
+
+// TestTruthTCP sends what TCP drops, what it has already, and what it may have got
+// from several segments. Each answer is right, or says that it may not be.
+func TestTruthTCP(t *testing.T) {
+	const unread = 20
+	long := strings.Repeat("X", unread*10+50)
+	for _, tt := range []struct {
+		name  string
+		tsval uint32
+		run   func(c *truthConn)
+	}{
+		{"retransmission with new bytes behind", 0, func(c *truthConn) {
+			tags := c.small(0, unread)
+			again := c.data(0, strings.Repeat("r", unread*10)+"new")
+			c.arrived(unread*10 + 3)
+			for _, tag := range tags {
+				c.wants(10, tag, 0)
+			}
+			c.wants(3, again, 0)
+		}},
+		{"retransmission after others have left the ring", 0, func(c *truthConn) {
+			tags := c.small(0, 2*unread)
+			c.data(0, strings.Repeat("r", 2*unread*10))
+			c.arrived(2 * unread * 10)
+			for _, tag := range tags {
+				c.wants(10, tag, 0)
+			}
+		}},
+		{"bad checksum over unread bytes", 0, func(c *truthConn) {
+			tags := c.small(0, unread)
+			s := c.segment(0, long)
+			s.badSum = true
+			c.send(s)
+			last := c.data(unread*10, "end")
+			c.arrived(unread*10 + 3)
+			for _, tag := range tags {
+				c.wants(10, tag, 0)
+			}
+			// As far as anybody can see, either may have brought these.
+			c.wants(3, last, ambiguous)
+		}},
+		{"acknowledges what was never sent", 0, func(c *truthConn) {
+			tags := c.small(0, unread)
+			s := c.segment(0, long)
+			s.ack += 1 << 28
+			c.send(s)
+			last := c.data(unread*10, "end")
+			c.arrived(unread*10 + 3)
+			for _, tag := range tags {
+				c.wants(10, tag, 0)
+			}
+			c.wants(3, last, ambiguous)
+		}},
+		{"spoofed ahead of the real one", 0, func(c *truthConn) {
+			s := c.segment(0, "spoofed...")
+			s.ack += 1 << 28
+			c.send(s)
+			real := c.data(0, "real......")
+			c.arrived(10)
+			c.wants(10, real, ambiguous)
+			c.wants(10, c.data(10, "more......"), 0)
+		}},
+		{"outdated timestamp ahead of the real one", 5000, func(c *truthConn) {
+			s := c.segment(0, "spoofed...")
+			s.tsval = 10
+			c.send(s)
+			real := c.data(0, "real......")
+			c.arrived(10)
+			c.wants(10, real, ambiguous)
+		}},
+		{"spoofed outside the window", 0, func(c *truthConn) {
+			for i := range 600 {
+				s := c.segment(1<<30+i, "far")
+				c.send(s)
+				s = c.segment(-1<<30-i, "old")
+				c.send(s)
+			}
+			tag := c.data(0, "real......")
+			c.arrived(10)
+			c.wants(10, tag, 0)
+		}},
+		{"two segments out of order with the same bytes", 0, func(c *truthConn) {
+			tags := []uint32{c.data(10, "aaaaaaaaaa"), c.data(10, "bbbbbbbbbb")}
+			hole := c.data(0, "hole......")
+			c.arrived(20)
+			c.wants(10, hole, 0)
+			c.wantsOneOf(10, tags)
+		}},
+		{"a hole that is filled from before it", 0, func(c *truthConn) {
+			part := c.data(10, "aaaaaaaaaa")
+			whole := c.data(0, "bbbbbbbbbbbbbbbbbbbb")
+			c.arrived(20)
+			c.wants(10, whole, 0)
+			c.wantsOneOf(10, []uint32{part, whole})
+		}},
+		{"probes bring nothing", 0, func(c *truthConn) {
+			tag := c.data(0, "0123456789")
+			c.data(9, "X")
+			c.data(8, "")
+			c.arrived(10)
+			c.wants(10, tag, 0)
+		}},
+		{"a FIN that TCP drops", 0, func(c *truthConn) {
+			s := c.segment(0, "")
+			s.flags |= finFlag
+			s.ack += 1 << 28
+			c.send(s)
+			a, b := c.data(0, "A"), c.data(1, "B")
+			c.arrived(2)
+			c.wants(1, a, ambiguous)
+			c.wants(1, b, 0)
+		}},
+		{"a FIN and the end", 0, func(c *truthConn) {
+			tag := c.data(0, "0123456789")
+			s := c.segment(10, "")
+			s.flags |= finFlag
+			fin := c.send(s)
+			c.arrived(10)
+			c.wants(10, tag, 0)
+			if n, err := c.server.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				c.t.Fatalf("read %d, %v", n, err)
+			}
+			md, err := c.server.Metadata()
+			c.compare("metadata after the end", md, err, tag, 0)
+			md, err = c.server.LatestMetadata()
+			c.compare("latest", md, err, fin, 0)
+		}},
+		{"more than the log holds, and a bad checksum over it", 0, func(c *truthConn) {
+			const segments = 16 + 480 + 20
+			tags := c.small(0, segments)
+			s := c.segment(0, strings.Repeat("X", 1400))
+			s.badSum = true
+			c.send(s)
+			c.arrived(segments * 10)
+			for range 20 {
+				c.loses(10)
+			}
+			for _, tag := range tags[20:] {
+				c.wants(10, tag, 0)
+			}
+		}},
+		{"a reset that TCP ignores", 0, func(c *truthConn) {
+			s := c.segment(5, "")
+			s.flags = rstFlag
+			c.send(s)
+			tag := c.data(0, "0123456789")
+			c.arrived(10)
+			c.wants(10, tag, 0)
+		}},
+		{"latest is not what TCP drops", 0, func(c *truthConn) {
+			tag := c.data(0, "0123456789")
+			s := c.segment(10, "")
+			s.ack += 1 << 28
+			c.send(s)
+			c.arrived(10)
+			md, err := c.server.LatestMetadata()
+			// Or the acknowledgement has not come to the filter yet.
+			if got := tagOf(c.t, md, err); got != tag {
+				c.t.Errorf("latest is segment %d, flags %v, want %d", got, md.Flags(), tag)
+			}
+		}},
+		{"latest without payload is unproven", 0, func(c *truthConn) {
+			c.data(0, "0123456789")
+			tag := c.data(10, "")
+			c.arrived(10)
+			for end := time.Now().Add(10 * time.Second); ; {
+				md, err := c.server.LatestMetadata()
+				if tagOf(c.t, md, err) == tag {
+					c.compare("latest", md, err, tag, cmsg.FlagUnproven)
+					return
+				}
+				if time.Now().After(end) {
+					c.t.Fatalf("latest is %v", &md)
+				}
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			lab := newTruthLab(t)
+			c := lab.accept(lab.dial(40000, tt.tsval))
+			md, err := c.server.OpeningMetadata()
+			c.compare("opening", md, err, c.opening, 0)
+			tt.run(c)
+		})
+	}
+}
+
+// TestTruthTCPHeaders has more headers in front of a segment than a program would
+// walk along.
+func TestTruthTCPHeaders(t *testing.T) {
+	lab := newTruthLab(t)
+	lab.useIPv6(7)
+	c := lab.accept(lab.dial(40000, 0))
+	md, err := c.server.OpeningMetadata()
+	c.compare("opening", md, err, c.opening, 0)
+	tags := []uint32{c.data(10, "aaaaaaaaaa"), c.data(10, "bbbbbbbbbb")}
+	hole := c.data(0, "hole......")
+	c.arrived(20)
+	c.wants(10, hole, 0)
+	c.wantsOneOf(10, tags)
+	c.wants(3, c.data(20, "end"), 0)
+}
+
+// TestTruthTCPOpening has several segments that may have opened the connection.
+func TestTruthTCPOpening(t *testing.T) {
+	syn := handSegment{port: 40000, seq: handISN, flags: synFlag}
+	for _, tt := range []struct {
+		name string
+		run  func(lab *truthLab) *handConn // its opening is the likely SYN
+	}{
+		{"SYN twice", func(lab *truthLab) *handConn {
+			c := lab.syn(40000, 0)
+			lab.send(syn)
+			return c
+		}},
+		{"SYN, RST, SYN", func(lab *truthLab) *handConn {
+			aborted := lab.syn(40000, 0)
+			lab.send(handSegment{port: 40000, seq: aborted.seq, flags: rstFlag})
+			return lab.syn(40000, 0)
+		}},
+		{"SYN, evicted, SYN", func(lab *truthLab) *handConn {
+			c := lab.syn(40000, 0)
+			forgetHandshakes(lab.t)
+			c.opening = lab.send(syn)
+			return c
+		}},
+		{"SYN of another number between", func(lab *truthLab) *handConn {
+			c := lab.syn(40000, 0)
+			other := syn
+			other.seq += 1 << 20
+			lab.send(other)
+			c.opening = lab.send(syn)
+			return c
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			lab := newTruthLab(t)
+			h := tt.run(lab)
+			h.data(0, "")
+			c := lab.accept(h)
+			md, err := c.server.OpeningMetadata()
+			c.compare("opening", md, err, c.opening, ambiguous)
+		})
+	}
+}
+
+// TestTruthTCPHandshake spoofs the segment that completes a handshake.
+func TestTruthTCPHandshake(t *testing.T) {
+	lab := newTruthLab(t)
+	h := lab.syn(40000, 0)
+	forgetHandshakes(t)
+	s := h.segment(0, "spoofed")
+	s.ack += 1 << 28
+	lab.send(s)
+	tag := h.data(0, "first")
+	s = h.segment(0, "spoofed again")
+	s.ack += 1 << 28
+	lab.send(s)
+	c := lab.accept(h)
+	md, err := c.server.OpeningMetadata()
+	c.compare("opening", md, err, tag, cmsg.FlagHandshakeAck)
+	must1(t)(io.ReadFull(c.server, make([]byte, 5)))
+	md, err = c.server.Metadata()
+	if err == nil && md.Flags() == 0 {
+		c.compare("metadata", md, err, tag, 0)
+	}
+}
+
+// TestTruthTCPLate opts a connection in that has segments waiting out of order.
+func TestTruthTCPLate(t *testing.T) {
+	p := newTCPPeer(t)
+	var ln *net.TCPListener
+	must(t, p.Server.Do(func() (err error) {
+		ln, err = net.ListenTCP("tcp", &net.TCPAddr{Port: tcpPort})
+		return err
+	}))
+	defer ln.Close()
+	h := p.dial(40000, 0)
+	plain, err := ln.AcceptTCP()
+	must(t, err)
+	h.data(10, "brought it")
+	h.data(30, "brought it")
+	h.data(0, "0123456789")
+	waitUnread(t, plain, 20)
+	c := &truthConn{handConn: h, server: sockmeta.WrapTCP(plain)}
+	defer c.server.Close()
+	must(t, c.server.SetDeadline(time.Now().Add(20*time.Second)))
+	h.data(30, "too late!!")
+	hole := h.data(20, "hole......")
+	c.arrived(40)
+	must1(t)(io.ReadFull(c.server, make([]byte, 20)))
+	if _, err := c.server.Metadata(); !errors.Is(err, sockmeta.ErrNoMetadata) {
+		t.Errorf("metadata of what came before: %v", err)
+	}
+	c.wants(10, hole, cmsg.FlagUnproven)
+	must1(t)(io.ReadFull(c.server, make([]byte, 10)))
+	md, err := c.server.Metadata()
+	if err == nil && !md.Flags().Has(cmsg.FlagUnproven) {
+		t.Errorf("metadata of what may have come before is %v", &md)
+	}
+}
