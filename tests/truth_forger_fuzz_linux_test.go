@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +32,7 @@ func FuzzTruthForger(f *testing.F) {
 		victims = lab.victims(f)
 		return nil
 	})
-	here := newForgerHere(f, lab)
+	here := newForgerHere(f, lab, victims)
 
 	// Position 0 is another host, 1 a socket here.
 	for i := range forge.Carriers {
@@ -92,19 +93,22 @@ func (lab *forgerLab) drain(t *testing.T, v *forgerVictim) {
 // A forgerHere is sockets on the receiver's host, one for each clock.
 type forgerHere []*forgerSocket
 
-func newForgerHere(f *testing.F, lab *forgerLab) (h forgerHere) {
+func newForgerHere(f *testing.F, lab *forgerLab, victims []*forgerVictim) (h forgerHere) {
 	f.Helper()
 	must(f, lab.Server.Do(func() error {
 		ifi, err := net.InterfaceByName(lab.ServerIf)
 		if err != nil {
 			return err
 		}
-		// The receivers get what comes to a group that anybody is in.
-		member, err := net.ListenMulticastUDP("udp4", ifi, udpAddr(victimGroup, 0))
-		if err != nil {
-			return err
+		mreq := &unix.IPMreqn{Multiaddr: victimGroup.As4(), Ifindex: int32(ifi.Index)}
+		for _, v := range victims {
+			err := onSocket(v.conn, func(fd int) error {
+				return os.NewSyscallError("setsockopt", unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, mreq))
+			})
+			if err != nil {
+				return err
+			}
 		}
-		f.Cleanup(func() { _ = member.Close() })
 		for _, clock := range []uint32{unix.CLOCK_MONOTONIC, unix.CLOCK_REALTIME, unix.CLOCK_TAI} {
 			s, err := newForgerSocket(forgerOrders{Interface: lab.ServerIf}, netip.AddrPortFrom(victimGroup, 1), clock, false)
 			if err != nil {

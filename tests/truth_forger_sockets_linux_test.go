@@ -368,8 +368,10 @@ func (lab *forgedLab) attack(t *testing.T, name string, opts testutil.ChildOptio
 		t.Errorf("%v\n%s", err, out)
 	}
 	must(t, <-stopped)
-	time.Sleep(50 * time.Millisecond)
 	for i, w := range lab.watched {
+		for end := time.Now().Add(udpPatience); w.forged.Load() == before[i][0] && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
 		for len(w.wrong) > 0 {
 			t.Error(<-w.wrong)
 		}

@@ -51,15 +51,23 @@ func forgerProducers(t testing.TB) []forgerProducer {
 		all = append(all,
 			forgerProducer{fmt.Sprint("public anchor, ", size), func(t *testing.T, lab *forgerLab) (int, map[cmsg.Key][]byte) {
 				area, values := producerArea(size - cmsg.AnchorLen)
-				attachArea(t, lab.Server, lab.ServerIf, append(area, 255, 2, 0x5B, 0))
+				attachBytes(t, lab.Server, lab.ServerIf, append(area, 255, 2, 0x5B, 0))
 				return size, values
 			}},
 			forgerProducer{fmt.Sprint("no anchor, ", size), func(t *testing.T, lab *forgerLab) (int, map[cmsg.Key][]byte) {
 				area, values := producerArea(size)
-				attachArea(t, lab.Server, lab.ServerIf, area)
+				attachBytes(t, lab.Server, lab.ServerIf, area)
 				return size, values
 			}},
 		)
+		// Producers with the host's secret, whose areas are found behind the headers, too.
+		if seal := cmsg.AnchorLen + sealSize(t); size > seal {
+			all = append(all, forgerProducer{fmt.Sprint("sealed, ", size), func(t *testing.T, lab *forgerLab) (int, map[cmsg.Key][]byte) {
+				area, values := producerArea(size - seal)
+				attachArea(t, lab.Server, lab.ServerIf, anchored(cmsg.FormatTLV, area...))
+				return size, values
+			}})
+		}
 	}
 	return all
 }
