@@ -3,7 +3,8 @@
 package bpf
 
 // Options say how to attach. The zero value attaches to the cgroup of this
-// process and shares what is attached there already.
+// process and shares what is attached there already, with whatever options. What is
+// not zero holds: Attach fails with ErrConflict where it would share something else.
 type Options struct {
 	// Cgroup is the directory of a cgroup v2. Empty: the one that this
 	// process is in.
@@ -13,13 +14,13 @@ type Options struct {
 	// until newer ones take their place: a power of two, 384 bytes each. It
 	// should be more than the packets that wait in all receive buffers of
 	// the sockets that opted in. 0: 4096, fewer on hosts with more than 16
-	// CPUs. Has a meaning only where nothing can be shared.
+	// CPUs.
 	SlotsPerCPU int
 
 	// MaxSockets is how many sockets have metadata at once, connections that a
 	// listener accepted and those that wait for that among them, and
 	// MaxSocketsPerUser how many of one user (the owner of the socket, fstat(2)).
-	// The kernel charges what it keeps at them, up to 18 KiB each, to the memory
+	// The kernel charges what it keeps at them, up to 10 KiB each, to the memory
 	// cgroup of the process that attached: docs/security.md says how to size it.
 	// Others are plain sockets, whose Support says so, and Counts has how many.
 	//
@@ -32,8 +33,8 @@ type Options struct {
 	// Private attaches programs of our own even where others are.
 	Private bool
 
-	// Policy is what applications may ask for with what they send. Has a
-	// meaning only where nothing can be shared, like the next.
+	// Policy is what applications may ask for with what they send. One that is not
+	// zero is what holds: that of an attachment which is shared is the same.
 	Policy Policy
 
 	// Tracing makes the programs read raw control messages, {SOL_BPF,

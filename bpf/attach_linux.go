@@ -7,13 +7,9 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
-
-	"github.com/sockmeta/sockmeta-go/internal/cgroup2"
 )
 
 // An Attachment keeps the programs attached to one cgroup and those below it.
@@ -46,16 +42,42 @@ type Attachment struct {
 // is then looked at twice.
 //
 // When a kernel feature or a privilege is missing, the error is
-// ErrNotSupported and names it; nothing stays attached.
+// ErrNotSupported and names it; nothing stays attached. So it is when descriptors or
+// memory ran out, but that passes: the error names the limit, and is unix.EMFILE,
+// ENFILE or ENOMEM, too.
+//
+// The error is ErrConflict where what is attached has other values than the options
+// ask for, and names them. Zero options ask for nothing.
 func Attach(opts Options) (*Attachment, error) {
-	a, err := attach(opts)
+	dir, err := openCgroup(opts.Cgroup)
 	if err != nil {
-		return nil, fmt.Errorf("sockmeta: attach: %w", err)
+		return nil, attachError(err)
 	}
+	defer dir.Close()
+	return attachTo(dir, opts)
+}
+
+func attachError(err error) error {
+	if short := asShortage(err); short != nil {
+		err = short
+	}
+	return fmt.Errorf("sockmeta: attach: %w", err)
+}
+
+// attachTo is Attach for the directory of a cgroup.
+func attachTo(dir *os.File, opts Options) (*Attachment, error) {
+	a, err := attach(dir, opts)
+	if err != nil {
+		return nil, attachError(err)
+	}
+	register(a.info.Instance, a.slots)
 	return a, nil
 }
 
-func attach(opts Options) (*Attachment, error) {
+func attach(dir *os.File, opts Options) (*Attachment, error) {
+	if err := reserve(); err != nil {
+		return nil, err
+	}
 	if err := checkSlots(opts.SlotsPerCPU); err != nil {
 		return nil, err
 	}
@@ -68,48 +90,31 @@ func attach(opts Options) (*Attachment, error) {
 	if err := toAttach.check(); err != nil {
 		return nil, err
 	}
-	path := opts.Cgroup
-	if path == "" {
-		var err error
-		if path, err = cgroup2.Self(); err != nil {
-			return nil, fmt.Errorf("%w: %w: mount a cgroup v2 hierarchy", ErrNotSupported, err)
-		}
-	}
-	dir, err := os.Open(path)
+	id, err := cgroupID(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close()
-
-	// So that two processes that start together find each other. Whoever
-	// holds the lock without need costs the others the sharing, no more.
-	lock(dir, time.Second)
+	if lock := lockCgroup(id); lock != nil {
+		defer lock.Close()
+	}
 	if !opts.Private {
-		// Whatever keeps us from joining, attaching will do or say why not.
-		if a, err := join(dir); err == nil {
-			register(a.info.Instance, a.slots)
-			return a, nil
+		// Whatever else keeps us from joining, attaching will do or say why not.
+		if a, err := join(dir, opts); err == nil || errors.Is(err, ErrConflict) {
+			return a, err
 		}
 	}
+	if err := rehearse(); err != nil {
+		return nil, explain(err)
+	}
 	a, err := attachOwn(dir, opts, nil)
-	if errors.Is(err, errNative) {
+	if errors.Is(err, errNative) && asShortage(err) == nil {
 		// All else works without.
 		a, err = attachOwn(dir, opts, fmt.Errorf("%w: %w", ErrNotSupported, err))
 	}
 	if err != nil {
 		return nil, explain(err)
 	}
-	register(a.info.Instance, a.slots)
 	return a, nil
-}
-
-// lock ends with dir's file description.
-func lock(dir *os.File, patience time.Duration) {
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
-			return
-		}
-	}
 }
 
 func attachOwn(dir *os.File, opts Options, noNative error) (_ *Attachment, err error) {
@@ -162,16 +167,17 @@ func attachOwn(dir *os.File, opts Options, noNative error) (_ *Attachment, err e
 		{"cgroup/sock_release", ebpf.AttachCgroupInetSockRelease, p.release.SockmetaRelease},
 		{"cgroup/setsockopt", ebpf.AttachCGroupSetsockopt, p.sockopt.SockmetaSetsockopt},
 	} {
-		if err := a.attachTo(dir, at.what, at.typ, at.prog); err != nil {
+		if err := a.attachProgram(dir, at.what, at.typ, at.prog); err != nil {
 			return nil, err
 		}
 	}
 	return a, nil
 }
 
-// attachTo attaches a program to the cgroup.
-func (a *Attachment) attachTo(dir *os.File, what string, typ ebpf.AttachType, prog *ebpf.Program) error {
-	// Not AttachCgroup: it opens the path anew, and the lock is on dir.
+// attachProgram attaches a program to the cgroup.
+func (a *Attachment) attachProgram(dir *os.File, what string, typ ebpf.AttachType, prog *ebpf.Program) error {
+	// Not AttachCgroup: it opens the path anew, which may lead to another cgroup by
+	// then.
 	l, err := link.AttachRawLink(link.RawLinkOptions{
 		Target:  int(dir.Fd()),
 		Program: prog,
@@ -204,7 +210,8 @@ func (a *Attachment) attachTracing(p *tracingPrograms) error {
 // Cgroup returns the directory of the cgroup that the programs are attached to.
 func (a *Attachment) Cgroup() string { return a.cgroup }
 
-// Shared says whether another process had attached the programs before.
+// Shared says whether another process had attached the programs before: their options
+// hold.
 func (a *Attachment) Shared() bool { return a.joined }
 
 // Info returns the attachment's number and the size of its receive map.

@@ -31,7 +31,7 @@ func loadBounds(to *boundsMaps) error {
 const (
 	// socketMemory is what the kernel keeps at a socket at most, in bytes:
 	// docs/security.md has what was measured.
-	socketMemory = 18 << 10
+	socketMemory = 10 << 10
 	// memoryShare is the part of the memory that sockets may take.
 	memoryShare = 3
 

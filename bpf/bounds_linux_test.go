@@ -16,11 +16,11 @@ func TestLetInDefaultBounds(t *testing.T) {
 		memory, receiveMap uint64
 		want               uint32
 	}{
-		{64 << 20, 3 << 20, 1156},
-		{64 << 20, 25 << 20, 739},
+		{64 << 20, 3 << 20, 2082},
+		{64 << 20, 25 << 20, 1331},
 		{16 << 20, 25 << 20, minSockets},
 		{0, 0, minSockets},
-		{16 << 30, 25 << 20, 310215},
+		{16 << 30, 25 << 20, 558387},
 		{math.MaxUint64, 0, maxSockets},
 	} {
 		got := defaultMaxSockets(tt.memory, tt.receiveMap)

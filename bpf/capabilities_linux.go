@@ -11,8 +11,6 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 )
 
@@ -82,7 +80,12 @@ var errTracing = errors.New("raw control messages (Options.Tracing) need a kerne
 
 // explain makes what the kernel refused an ErrNotSupported.
 func explain(err error) error {
+	if short := asShortage(err); short != nil {
+		return short
+	}
 	switch {
+	case mistaken(err):
+		return fmt.Errorf("%w: memory or file descriptors ran out as this process first looked at the kernel, which the loader takes for an old kernel for good: start the process anew: %w", ErrNotSupported, err)
 	case lockedDown():
 		return fmt.Errorf("%w: the kernel is locked down (lockdown=confidentiality), so that programs cannot read what they have to of its memory: boot it with lockdown=integrity, or without: %w", ErrNotSupported, unguessed{err})
 	case !errors.Is(err, unix.EPERM):
@@ -99,13 +102,17 @@ func lockedDown() bool {
 	if b, err := os.ReadFile("/sys/kernel/security/lockdown"); err == nil {
 		return strings.Contains(string(b), "[confidentiality]")
 	}
-	// The loader puts an older helper in the place of one that is missing, and
-	// does not recognize what the kernel says of that.
+	return errors.Is(readsKernel(), unix.EINVAL)
+}
+
+// mistaken says whether the loader has put an older helper in the place of one that
+// the kernel has.
+func mistaken(err error) bool {
 	var refusal *ebpf.VerifierError
-	return errors.As(features.HaveProgramHelper(ebpf.CGroupSKB, asm.FnProbeReadKernel), &refusal) &&
+	return errors.As(err, &refusal) &&
 		slices.ContainsFunc(refusal.Log, func(line string) bool {
 			return strings.Contains(line, "program of this type cannot use helper")
-		})
+		}) && readsKernel() == nil
 }
 
 // unguessed leaves out the loader's own guess at the cause of an EPERM, which is

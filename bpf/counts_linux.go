@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // errClosed is what the methods of an attachment say after Close.
@@ -68,60 +70,100 @@ func (a *Attachment) Maps() (map[string]*ebpf.Map, error) {
 }
 
 // PinMaps pins the maps of Maps, by their names, in a directory on a bpffs, which
-// it makes where there is none. Who pins removes (UnpinMaps): the pins outlive the
-// process. After an error there are none.
+// it makes where there is none. Nobody but root and this process's user may write that
+// or those on the way to it, unless they are sticky. Who pins removes (UnpinMaps): the
+// pins outlive the process. After an error there are none.
 func (a *Attachment) PinMaps(dir string) error {
 	maps, err := a.Maps()
-	if err != nil {
-		return err
-	}
-	err = os.Mkdir(dir, 0o700)
-	made := err == nil
-	if errors.Is(err, os.ErrExist) {
-		err = nil
-	}
-	for name, m := range maps {
-		if err == nil {
-			err = pin(m, filepath.Join(dir, name))
-		}
-	}
 	if err == nil {
-		return nil
+		err = pinAll(maps, dir)
 	}
-	for name := range maps {
-		_ = os.Remove(filepath.Join(dir, name))
-	}
-	if made {
-		_ = os.Remove(dir)
-	}
-	return fmt.Errorf("sockmeta: pin maps: %w", err)
-}
-
-func pin(m *ebpf.Map, path string) error {
-	// Of an earlier attachment, whose process was killed.
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	clone, err := m.Clone()
 	if err != nil {
-		return err
-	}
-	defer clone.Close()
-	if err := clone.Pin(path); err != nil {
-		return fmt.Errorf("%w: is it on a bpffs?", err)
+		return fmt.Errorf("sockmeta: pin maps: %w", err)
 	}
 	return nil
+}
+
+func pinAll(maps map[string]*ebpf.Map, path string) (err error) {
+	above, made, err := makePinDir(path)
+	if err != nil {
+		return err
+	}
+	defer above.Close()
+	var pinned []string
+	dir, err := openPinDir(path)
+	defer func() {
+		if dir != nil {
+			if err != nil {
+				for _, name := range pinned {
+					_ = dir.remove(name)
+				}
+			}
+			_ = dir.Close()
+		}
+		if err != nil && made {
+			_ = unix.Unlinkat(int(above.Fd()), filepath.Base(path), unix.AT_REMOVEDIR)
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	for name, m := range maps {
+		pinned = append(pinned, name)
+		// In the place of that of an earlier attachment, whose process was killed.
+		if err := dir.pin(m, name, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makePinDir makes a directory, unless it is there, and returns the one that it is in.
+func makePinDir(path string) (above *os.File, made bool, err error) {
+	if above, err = openTrusted(filepath.Dir(filepath.Clean(path))); err != nil {
+		return nil, false, err
+	}
+	switch err := unix.Mkdirat(int(above.Fd()), filepath.Base(path), 0o700); {
+	case err == nil:
+		return above, true, nil
+	case err == unix.EEXIST:
+		return above, false, nil
+	case err == unix.EPERM && strings.Contains(filepath.Base(path), "."):
+		err = fmt.Errorf("%s: names on a bpffs have no dots: %w", path, err)
+		_ = above.Close()
+		return nil, false, err
+	default:
+		_ = above.Close()
+		return nil, false, &os.PathError{Op: "mkdir", Path: path, Err: err}
+	}
 }
 
 // UnpinMaps removes what PinMaps has put into a directory, and the directory if
 // there is nothing else in it.
 func UnpinMaps(dir string) error {
+	if err := unpinAll(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("sockmeta: unpin maps: %w", err)
+	}
+	return nil
+}
+
+func unpinAll(path string) error {
+	dir, err := openPinDir(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
 	for _, name := range []string{flightsName, connsName} {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("sockmeta: unpin maps: %w", err)
+		if err := dir.remove(name); err != nil {
+			return err
 		}
 	}
-	// It fails where there is.
-	_ = os.Remove(dir)
+	above, err := openTrusted(filepath.Dir(filepath.Clean(path)))
+	if err != nil {
+		return err
+	}
+	defer above.Close()
+	// It fails where there is something else.
+	_ = unix.Unlinkat(int(above.Fd()), filepath.Base(path), unix.AT_REMOVEDIR)
 	return nil
 }

@@ -24,6 +24,7 @@ const (
 	egressMapSockmetaInst       = "sockmeta_inst"
 	egressMapSockmetaLocalDevs  = "sockmeta_local_devs"
 	egressMapSockmetaLocals     = "sockmeta_locals"
+	egressMapSockmetaPages      = "sockmeta_pages"
 	egressMapSockmetaRaws       = "sockmeta_raws"
 	egressMapSockmetaRooms      = "sockmeta_rooms"
 	egressMapSockmetaRx         = "sockmeta_rx"
@@ -93,6 +94,7 @@ type egressMapSpecs struct {
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRooms      *ebpf.MapSpec `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
@@ -138,6 +140,7 @@ type egressMaps struct {
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRooms      *ebpf.Map `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
@@ -158,6 +161,7 @@ func (m *egressMaps) Close() error {
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
+		m.SockmetaPages,
 		m.SockmetaRaws,
 		m.SockmetaRooms,
 		m.SockmetaRx,

@@ -30,4 +30,9 @@ var (
 	// ErrTooManySockets is in the ErrNotSupported of a socket that went without
 	// metadata because of Options.MaxSockets or MaxSocketsPerUser; it says which.
 	ErrTooManySockets = errors.New("too many sockets with metadata")
+
+	// ErrConflict says that Attach found programs attached, which others hold, that
+	// do not have what its options ask for. The error that wraps it names the
+	// options, what they are and what was asked for.
+	ErrConflict = errors.New("what is attached to the cgroup has other options")
 )

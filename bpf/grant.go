@@ -20,6 +20,7 @@ type Grant struct {
 	Path string
 
 	// UID and GID are the user and the group that may map it, besides root: the
-	// pin is theirs and has mode 0660. 0: root alone.
+	// pin is theirs and has mode 0660. 0: root alone. The user, who owns the pin, can
+	// let others open it (chmod); all holders of the map can hand it on.
 	UID, GID int
 }

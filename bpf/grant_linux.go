@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -20,7 +17,8 @@ import (
 // the map's memory.
 //
 // It needs CAP_CHOWN where it is not for the calling user, and a directory on a
-// bpffs that the process may write.
+// bpffs that the process may write, and nobody else but root, unless it is sticky: no
+// one else may own or write one on the way to it, either.
 func (a *Attachment) GrantReceiveMap(g Grant) error {
 	m, err := a.mapNamed(slotsName)
 	if err == nil {
@@ -33,66 +31,64 @@ func (a *Attachment) GrantReceiveMap(g Grant) error {
 }
 
 func pinFor(m *ebpf.Map, g Grant) error {
-	if err := replaceable(g.Path); err != nil {
-		return err
-	}
-	if strings.Contains(filepath.Base(g.Path), ".") {
-		return fmt.Errorf("%s: names on a bpffs have no dots: %w", g.Path, unix.EINVAL)
-	}
-	// Nobody is to open it before it has its owner, or to find nothing there.
-	fresh := fmt.Sprintf("%s_%d", g.Path, os.Getpid())
-	if err := pin(m, fresh); err != nil {
-		return err
-	}
-	// To read a mapping, a descriptor is needed by which one could write, were
-	// the map not frozen (bpf_map_mmap in kernel/bpf/syscall.c).
-	err := os.Chown(fresh, g.UID, g.GID)
-	if err == nil {
-		err = os.Chmod(fresh, 0o660)
-	}
-	if err == nil {
-		err = os.Rename(fresh, g.Path)
-	}
+	path, name, err := pinName(g.Path)
 	if err != nil {
-		return errors.Join(err, os.Remove(fresh))
+		return err
 	}
-	return nil
+	dir, err := openPinDir(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	there, err := dir.open(name)
+	if err == nil {
+		err = isReceiveMap(there)
+		_ = there.Close()
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return dir.pin(m, name, &g)
 }
 
-// replaceable returns nil where a path is free or has a receive map pinned.
-func replaceable(path string) error {
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	m, err := ebpf.LoadPinnedMap(path, nil)
-	if err != nil {
-		return fmt.Errorf("%s is no receive map: %w", path, err)
-	}
-	defer m.Close()
-	info, err := m.Info()
-	if err != nil {
-		return err
-	}
-	if info.Name != slotsName {
-		return fmt.Errorf("%s is no receive map but %q: %w", path, info.Name, fs.ErrExist)
-	}
-	return nil
-}
-
-// RevokeReceiveMap removes what GrantReceiveMap has put at the path. Processes that
-// have mapped the map keep it: to take it from them, they and the attachment have
-// to end.
+// RevokeReceiveMap removes what GrantReceiveMap has put at the path, and nothing else.
+// Processes that have mapped the map keep it: to take it from them, they and the
+// attachment have to end.
 func RevokeReceiveMap(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := revoke(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("sockmeta: revoke receive map: %w", err)
 	}
 	return nil
 }
 
+func revoke(path string) error {
+	path, name, err := pinName(path)
+	if err != nil {
+		return err
+	}
+	dir, err := openPinDir(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	there, err := dir.open(name)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	// Whoever has granted it to others may be none of them.
+	if err := isReceiveMap(there); err != nil && !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	return dir.remove(name)
+}
+
 // openGrant maps the map that is pinned at path, if it is the one that info names
 // and nobody can write it.
 func openGrant(path string, info Info) (*Slots, error) {
-	// For writing, too, though it will not be written, see pinFor.
+	// For writing, too, though it will not be written, see give. Whoever could put
+	// another map at the path gets nothing by it: which one it is to be is not for the
+	// path to say.
 	m, err := ebpf.LoadPinnedMap(path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: receive map %s: %w: %s", ErrNotSupported, path, errnoOf(err), mendGrant(err))

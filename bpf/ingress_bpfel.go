@@ -24,6 +24,7 @@ const (
 	ingressMapSockmetaInst       = "sockmeta_inst"
 	ingressMapSockmetaLocalDevs  = "sockmeta_local_devs"
 	ingressMapSockmetaLocals     = "sockmeta_locals"
+	ingressMapSockmetaPages      = "sockmeta_pages"
 	ingressMapSockmetaRaws       = "sockmeta_raws"
 	ingressMapSockmetaRx         = "sockmeta_rx"
 	ingressMapSockmetaSecret     = "sockmeta_secret"
@@ -92,6 +93,7 @@ type ingressMapSpecs struct {
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
@@ -136,6 +138,7 @@ type ingressMaps struct {
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
@@ -154,6 +157,7 @@ func (m *ingressMaps) Close() error {
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
+		m.SockmetaPages,
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSecret,

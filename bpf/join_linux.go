@@ -11,7 +11,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 )
 
 var errNothingToJoin = errors.New("nothing to join")
@@ -59,8 +58,9 @@ func linksWith(features uint32) int {
 }
 
 // join finds programs of our ABI that are attached to the cgroup, and takes
-// references to their links, so that they outlive whoever attached them.
-func join(dir *os.File) (*Attachment, error) {
+// references to their links, so that they outlive whoever attached them. It is
+// ErrConflict where there are some, and all of them have other options.
+func join(dir *os.File, opts Options) (*Attachment, error) {
 	attached, err := link.QueryPrograms(link.QueryOptions{
 		Target: int(dir.Fd()),
 		Attach: ebpf.AttachCGroupGetsockopt,
@@ -68,16 +68,20 @@ func join(dir *os.File) (*Attachment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("query %s: %w", dir.Name(), err)
 	}
+	none := errNothingToJoin
 	for _, p := range attached.Programs {
-		a, err := joinProgram(dir, p.ID)
-		if err == nil || !errors.Is(err, errNothingToJoin) {
+		a, err := joinProgram(dir, p.ID, opts)
+		switch {
+		case errors.Is(err, ErrConflict):
+			none = err
+		case err == nil || !errors.Is(err, errNothingToJoin):
 			return a, err
 		}
 	}
-	return nil, errNothingToJoin
+	return nil, none
 }
 
-func joinProgram(dir *os.File, id ebpf.ProgramID) (_ *Attachment, err error) {
+func joinProgram(dir *os.File, id ebpf.ProgramID, opts Options) (_ *Attachment, err error) {
 	maps, err := mapsOfProgram(id, getsockoptName)
 	if err != nil {
 		return nil, err
@@ -122,7 +126,7 @@ func joinProgram(dir *os.File, id ebpf.ProgramID) (_ *Attachment, err error) {
 	if len(a.links) != linksWith(in.Info.Features) {
 		return nil, errNothingToJoin
 	}
-	return a, nil
+	return a, opts.conflict(&in)
 }
 
 // takeLinks takes the links whose programs use one of the maps, unless it has them,
@@ -233,10 +237,10 @@ func linksUsing(dir *os.File, maps ...*ebpf.Map) (_ []link.Link, err error) {
 		id, _ := info.ID()
 		of = append(of, id)
 	}
-	var st unix.Stat_t
+	var cgroup uint64
 	if dir != nil {
-		if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
-			return nil, os.NewSyscallError("fstat", err)
+		if cgroup, err = cgroupID(dir); err != nil {
+			return nil, err
 		}
 	}
 	var links []link.Link
@@ -257,8 +261,7 @@ func linksUsing(dir *os.File, maps ...*ebpf.Map) (_ []link.Link, err error) {
 		if dir == nil && info.Tracing() == nil && info.RawTracepoint() == nil {
 			continue
 		}
-		// A cgroup's id is its directory's inode (kernfs).
-		if cg := info.Cgroup(); dir != nil && (cg == nil || cg.CgroupId != st.Ino) {
+		if cg := info.Cgroup(); dir != nil && (cg == nil || cg.CgroupId != cgroup) {
 			continue
 		}
 		uses, err := programUses(info.Program, of)

@@ -168,6 +168,7 @@ func (p *programs) shared() map[string]*ebpf.Map {
 		"sockmeta_sks":        p.maps.SockmetaSks,
 		"sockmeta_tcps":       p.maps.SockmetaTcps,
 		"sockmeta_spill":      p.maps.SockmetaSpill,
+		"sockmeta_pages":      p.maps.SockmetaPages,
 		"sockmeta_inst":       p.maps.SockmetaInst,
 		"sockmeta_cursor":     p.maps.SockmetaCursor,
 		"sockmeta_handshakes": p.maps.SockmetaHandshakes,

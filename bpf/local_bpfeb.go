@@ -24,6 +24,7 @@ const (
 	localMapSockmetaInst       = "sockmeta_inst"
 	localMapSockmetaLocalDevs  = "sockmeta_local_devs"
 	localMapSockmetaLocals     = "sockmeta_locals"
+	localMapSockmetaPages      = "sockmeta_pages"
 	localMapSockmetaRaws       = "sockmeta_raws"
 	localMapSockmetaRx         = "sockmeta_rx"
 	localMapSockmetaSecret     = "sockmeta_secret"
@@ -90,6 +91,7 @@ type localMapSpecs struct {
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
@@ -132,6 +134,7 @@ type localMaps struct {
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
@@ -150,6 +153,7 @@ func (m *localMaps) Close() error {
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
+		m.SockmetaPages,
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSecret,

@@ -114,6 +114,9 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 
 // Close ends it, which otherwise the attachment's Close does.
 func (l *Local) Close() error {
+	if l.of == nil {
+		return unix.EINVAL
+	}
 	l.of.mu.Lock()
 	defer l.of.mu.Unlock()
 	if !l.of.locals[l] {

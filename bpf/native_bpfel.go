@@ -24,6 +24,7 @@ const (
 	nativeMapSockmetaInst        = "sockmeta_inst"
 	nativeMapSockmetaLocalDevs   = "sockmeta_local_devs"
 	nativeMapSockmetaLocals      = "sockmeta_locals"
+	nativeMapSockmetaPages       = "sockmeta_pages"
 	nativeMapSockmetaRaws        = "sockmeta_raws"
 	nativeMapSockmetaRx          = "sockmeta_rx"
 	nativeMapSockmetaSecret      = "sockmeta_secret"
@@ -109,6 +110,7 @@ type nativeMapSpecs struct {
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
@@ -158,6 +160,7 @@ type nativeMaps struct {
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
@@ -176,6 +179,7 @@ func (m *nativeMaps) Close() error {
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
+		m.SockmetaPages,
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSecret,

@@ -121,9 +121,9 @@ func (a *Attachment) attachNative(dir *os.File, loaded *programs) error {
 		a.links = append(a.links, l)
 	}
 	return errors.Join(
-		a.attachTo(dir, "cgroup/recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, p.SockmetaRecv4),
-		a.attachTo(dir, "cgroup/recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, p.SockmetaRecv6),
-		a.attachTo(dir, "cgroup/sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, p.SockmetaSend4),
-		a.attachTo(dir, "cgroup/sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, p.SockmetaSend6),
+		a.attachProgram(dir, "cgroup/recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, p.SockmetaRecv4),
+		a.attachProgram(dir, "cgroup/recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, p.SockmetaRecv6),
+		a.attachProgram(dir, "cgroup/sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, p.SockmetaSend4),
+		a.attachProgram(dir, "cgroup/sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, p.SockmetaSend6),
 	)
 }

@@ -118,11 +118,17 @@ func (p *Producer) Timed() bool { return p.timed }
 
 // SetService sets the service id of packets to a port, from the next packet on.
 func (p *Producer) SetService(port uint16, id uint32) error {
+	if p.maps.Services == nil {
+		return unix.EINVAL
+	}
 	return p.maps.Services.Put(port, id)
 }
 
 // DeleteService lets packets to a port have no service id.
 func (p *Producer) DeleteService(port uint16) error {
+	if p.maps.Services == nil {
+		return unix.EINVAL
+	}
 	err := p.maps.Services.Delete(port)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil
@@ -134,6 +140,9 @@ func (p *Producer) DeleteService(port uint16) error {
 // it, because the driver has no room for it or an earlier program filled it.
 func (p *Producer) Refused() (uint64, error) {
 	var n uint64
+	if p.vars.Refused == nil {
+		return 0, unix.EINVAL
+	}
 	err := p.vars.Refused.Get(&n)
 	return n, err
 }

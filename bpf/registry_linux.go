@@ -65,6 +65,7 @@ var errUngranted = fmt.Errorf("%w: mapping what another process attached needs a
 func FindSlots(info Info, granted string) (*Slots, error) {
 	s, denied := registered(info.Instance)
 	if s != nil {
+		s.used.Store(uses.Add(1))
 		return s, nil
 	}
 	if granted != "" {

@@ -24,6 +24,7 @@ const (
 	releaseMapSockmetaInst       = "sockmeta_inst"
 	releaseMapSockmetaLocalDevs  = "sockmeta_local_devs"
 	releaseMapSockmetaLocals     = "sockmeta_locals"
+	releaseMapSockmetaPages      = "sockmeta_pages"
 	releaseMapSockmetaRaws       = "sockmeta_raws"
 	releaseMapSockmetaRooms      = "sockmeta_rooms"
 	releaseMapSockmetaRx         = "sockmeta_rx"
@@ -91,6 +92,7 @@ type releaseMapSpecs struct {
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRooms      *ebpf.MapSpec `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
@@ -134,6 +136,7 @@ type releaseMaps struct {
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRooms      *ebpf.Map `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
@@ -153,6 +156,7 @@ func (m *releaseMaps) Close() error {
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
+		m.SockmetaPages,
 		m.SockmetaRaws,
 		m.SockmetaRooms,
 		m.SockmetaRx,

@@ -113,7 +113,7 @@ func newHostRecord() (h sockoptSockmetaHost, err error) {
 
 func isBPFFS(dir string) bool {
 	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) == nil && st.Type == unix.BPF_FS_MAGIC
+	return unix.Statfs(dir, &st) == nil && uint32(st.Type) == unix.BPF_FS_MAGIC
 }
 
 // isSafeDir says whether nobody but its owner, root or this user, can take files of
@@ -208,8 +208,8 @@ func setPinned(path string, h sockoptSockmetaHost) error {
 	if err := m.Put(uint32(0), &h); err != nil && !errors.Is(err, unix.EPERM) {
 		return err
 	}
-	// Busy: it is frozen already, or somebody writes.
-	if err := m.Freeze(); err != nil && !errors.Is(err, unix.EBUSY) {
+	// It is frozen already, or somebody writes.
+	if err := m.Freeze(); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EBUSY) {
 		return err
 	}
 	return nil

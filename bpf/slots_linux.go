@@ -18,6 +18,8 @@ import (
 type Slots struct {
 	mem []byte
 	n   uint64
+	// used grows with the sockets of this process that are made, see keep.
+	used atomic.Uint64
 }
 
 func mapSlots(m *ebpf.Map) (*Slots, error) {

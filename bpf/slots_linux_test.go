@@ -141,7 +141,7 @@ func TestPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	if x, err := join(dir); !errors.Is(err, errNothingToJoin) {
+	if x, err := join(dir, Options{}); !errors.Is(err, errNothingToJoin) {
 		t.Errorf("joined %v, %v after the last was closed", x, err)
 	}
 }

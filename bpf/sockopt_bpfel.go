@@ -219,6 +219,7 @@ type sockoptSockmetaInstance struct {
 	Bounds      sockoptSockmetaBounds
 	LastId      uint64
 	LocalCursor uint64
+	LastPage    uint64
 }
 
 type sockoptSockmetaKey uint32
@@ -267,6 +268,18 @@ const (
 	sockoptSockmetaOptSOCKMETA_OPT_TX_INFO     sockoptSockmetaOpt = 8
 	sockoptSockmetaOptSOCKMETA_OPT_SLOT        sockoptSockmetaOpt = 16777216
 )
+
+type sockoptSockmetaPage struct {
+	_      structs.HostLayout
+	Number uint64
+	At     [512]struct {
+		_     structs.HostLayout
+		Seq   uint64
+		Owner uint64
+		Start uint32
+		End   uint32
+	}
+}
 
 type sockoptSockmetaPolicy struct {
 	_           structs.HostLayout
@@ -343,14 +356,12 @@ type sockoptSockmetaSlot struct {
 }
 
 type sockoptSockmetaSpills struct {
-	_    structs.HostLayout
-	Head uint64
-	High uint64
-	At   [480]struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
+	_     structs.HostLayout
+	Head  uint64
+	Pages [16]struct {
+		_      structs.HostLayout
+		Number uint64
+		Range  uint64
 	}
 }
 
@@ -464,6 +475,7 @@ const (
 	sockoptMapSockmetaInst        = "sockmeta_inst"
 	sockoptMapSockmetaLocalDevs   = "sockmeta_local_devs"
 	sockoptMapSockmetaLocals      = "sockmeta_locals"
+	sockoptMapSockmetaPages       = "sockmeta_pages"
 	sockoptMapSockmetaRaws        = "sockmeta_raws"
 	sockoptMapSockmetaRooms       = "sockmeta_rooms"
 	sockoptMapSockmetaRx          = "sockmeta_rx"
@@ -548,6 +560,7 @@ type sockoptMapSpecs struct {
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRooms      *ebpf.MapSpec `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
@@ -606,6 +619,7 @@ type sockoptMaps struct {
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRooms      *ebpf.Map `ebpf:"sockmeta_rooms"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
@@ -626,6 +640,7 @@ func (m *sockoptMaps) Close() error {
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
+		m.SockmetaPages,
 		m.SockmetaRaws,
 		m.SockmetaRooms,
 		m.SockmetaRx,

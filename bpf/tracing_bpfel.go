@@ -24,6 +24,7 @@ const (
 	tracingMapSockmetaInst            = "sockmeta_inst"
 	tracingMapSockmetaLocalDevs       = "sockmeta_local_devs"
 	tracingMapSockmetaLocals          = "sockmeta_locals"
+	tracingMapSockmetaPages           = "sockmeta_pages"
 	tracingMapSockmetaRaws            = "sockmeta_raws"
 	tracingMapSockmetaRx              = "sockmeta_rx"
 	tracingMapSockmetaSks             = "sockmeta_sks"
@@ -103,6 +104,7 @@ type tracingMapSpecs struct {
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.MapSpec `ebpf:"sockmeta_sks"`
@@ -144,6 +146,7 @@ type tracingMaps struct {
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSks        *ebpf.Map `ebpf:"sockmeta_sks"`
@@ -161,6 +164,7 @@ func (m *tracingMaps) Close() error {
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
+		m.SockmetaPages,
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSks,

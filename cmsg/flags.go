@@ -10,7 +10,7 @@ type Flags uint16
 
 // The flags of a record.
 const (
-	// FlagUnanchored: the area does not end in an anchor, it may be of
+	// FlagUnanchored: the area does not end in the host's secret, it may be made up, or of
 	// another producer and another format.
 	FlagUnanchored = Flags(flagUnanchored)
 

@@ -74,9 +74,9 @@ func (c *TCPConn) ok() bool { return c.plain().LocalAddr() != nil }
 // the most likely one and has cmsg.FlagUnproven and cmsg.FlagRepeated. A record
 // with cmsg.FlagAggregate stands for segments that GRO merged.
 //
-// The log has room for 496 segments that wait unread. If more wait, the oldest are
-// lost, and the error is ErrOverrun. If more than 16 wait, the older ones take
-// receive slots (bpf.Options.SlotsPerCPU), which newer packets may take from them.
+// The newest 16 segments that wait unread are logged at the socket, up to 8192 more
+// in receive slots (bpf.Options.SlotsPerCPU), which newer packets may take from them.
+// What is lost so is ErrOverrun.
 // The error is ErrNoMetadata if nothing has been read, and for bytes that came
 // before the connection opted in. What was in the receive window then is unproven.
 //

@@ -59,6 +59,17 @@ func TestLetInZero(t *testing.T) {
 	}
 }
 
+// TestLetInZeroPrograms has no method of a zero value of what attaches panic or wait.
+func TestLetInZeroPrograms(t *testing.T) {
+	for _, v := range []any{&bpf.Attachment{}, &bpf.Producer{}, &bpf.Local{}} {
+		for m := range reflect.TypeOf(v).Methods() {
+			if r := callZero(reflect.ValueOf(v), m.Name, false); r.panicked != nil || r.hung {
+				t.Errorf("%T.%s: panic %v, hung %v", v, m.Name, r.panicked, r.hung)
+			}
+		}
+	}
+}
+
 // TestLetInZeroPeers has the methods that a nil PeerConn and a nil PeerListener have
 // of their own.
 func TestLetInZeroPeers(t *testing.T) {

@@ -310,12 +310,13 @@ func TestAreaSizes(t *testing.T) {
 }
 
 // TestDecapsulated sends through a VXLAN tunnel: the area in front of the outer
-// header is no longer where the mac header says, and must not be taken for what
-// lies there now.
+// header is no longer where the mac header says. A sealed one is found, and what lies
+// there now is not taken for another.
 func TestDecapsulated(t *testing.T) {
 	p := testutil.Pair(t)
 	testutil.EnterCgroup(t)
 	inner := netip.MustParsePrefix("198.51.100.2/24")
+	own := anchored(cmsg.FormatTLV, 16, 2, 1, 2)
 	for _, end := range []struct {
 		ns            *netlab.Namespace
 		local, remote netip.Addr
@@ -334,23 +335,23 @@ func TestDecapsulated(t *testing.T) {
 		must(t, netlab.SetUp(end.ns, "vx0"))
 	}
 	for _, tt := range []struct {
-		name string
-		area []byte
+		name  string
+		area  []byte
+		flags cmsg.Flags
+		want  []byte
 	}{
-		{"anchored", anchored(cmsg.FormatTLV, 16, 2, 1, 2)},
-		{"not anchored", []byte{16, 2, 1, 2}},
+		{"sealed", sealed(t, own), 0, own},
+		{"anchored", own, cmsg.FlagDecapsulated, nil},
+		{"not anchored", []byte{16, 2, 1, 2}, cmsg.FlagDecapsulated, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			attachArea(t, p.Server, p.ServerIf, tt.area)
+			attachBytes(t, p.Server, p.ServerIf, tt.area)
 			md, err := exchange(t, p, inner.Addr())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if md.Flags() != cmsg.FlagDecapsulated {
-				t.Errorf("flags are %v, want %v", md.Flags(), cmsg.FlagDecapsulated)
-			}
-			if md.Raw() != nil {
-				t.Errorf("took %x for the area", md.Raw())
+			if md.Flags() != tt.flags || !bytes.Equal(md.Raw(), tt.want) {
+				t.Errorf("flags are %v, area % x, want %v, % x", md.Flags(), md.Raw(), tt.flags, tt.want)
 			}
 			if got, _ := md.IfIndex(); got == 0 {
 				t.Error("the built-in fields are gone")

@@ -31,10 +31,12 @@ func TestFaultMounts(t *testing.T) {
 	for _, tt := range []struct {
 		name, child string
 		mounts      func() error
+		drop        []uintptr
 	}{
-		{"no BTF", "faultNoBTF", func() error { return hide("/sys/kernel/btf", "/boot", "/lib/modules", "/usr/lib/modules") }},
-		{"cgroup v1 only", "faultNoCgroup2", func() error { return unmountAll("cgroup2") }},
-		{"no bpffs", "faultNoBpffs", func() error { return unmountAll("bpf") }},
+		{"no BTF", "faultNoBTF", func() error { return hide("/sys/kernel/btf", "/boot", "/lib/modules", "/usr/lib/modules") }, nil},
+		// By these it would find the cgroup where process 1 has it mounted, or mount it.
+		{"cgroup v1 only", "faultNoCgroup2", func() error { return unmountAll("cgroup2") }, []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_SYS_ADMIN}},
+		{"no bpffs", "faultNoBpffs", func() error { return unmountAll("bpf") }, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			testutil.Leaks(t)
@@ -42,6 +44,7 @@ func TestFaultMounts(t *testing.T) {
 			bareCgroup(t)
 			out, err := testutil.RunChild(t, tt.child, testutil.ChildOptions{
 				Netns: ns, Mounts: tt.mounts, Env: []string{pinEnv + "=" + t.TempDir()},
+				DropCaps: tt.drop,
 			})
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)

@@ -251,40 +251,6 @@ func TestTCPDialed(t *testing.T) {
 	}
 }
 
-// TestTCPOverrun lets more segments wait than are logged.
-func TestTCPOverrun(t *testing.T) {
-	lab := newTCPLab(t)
-	ln := lab.listen(sockmeta.ListenConfig{})
-	client := lab.dial(lab.ServerAddr4)
-	c := lab.accept(ln)
-	// SOCKMETA_TCP_RING and SOCKMETA_SPILLS.
-	const logged, segments = 16 + 480, 600
-	for i := range segments {
-		must1(t)(client.Write([]byte("segment ")))
-		// One by one the peer would delay its answers.
-		if i%2 == 1 {
-			waitAcked(t, client, i)
-		}
-	}
-	read(t, c, "segment ")
-	_, err := c.Metadata()
-	wantError(t, err, sockmeta.ErrOverrun)
-	// Of the last ones each has its own.
-	read(t, c, strings.Repeat("segment ", segments-logged-1))
-	seen := make(map[uint64]bool)
-	for range logged {
-		read(t, c, "segment ")
-		md, err := c.Metadata()
-		seen[packetID(t, md, err)] = true
-		if md.Flags() != 0 {
-			t.Fatalf("flags are %v", md.Flags())
-		}
-	}
-	if len(seen) != logged {
-		t.Errorf("%d segments in %d packets", logged, len(seen))
-	}
-}
-
 // waitAcked waits until the peer has all that was written, so that the next
 // write is a segment of its own.
 func waitAcked(t *testing.T, c *net.TCPConn, i int) {

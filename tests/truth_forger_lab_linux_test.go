@@ -78,10 +78,15 @@ func (lab *forgerLab) addDevices(t testing.TB) {
 	t.Helper()
 	tunnel := func(tun netlab.Tunnel) func(name string) error {
 		tun.Local, tun.Remote = lab.ServerAddr4, lab.ClientAddr4
-		if tun.Kind == netlab.IP6Tnl {
+		if tun.Kind == "ip6tnl" {
 			tun.Local, tun.Remote = lab.ServerAddr6, lab.ClientAddr6
 		}
-		return func(name string) error { return netlab.AddTunnel(lab.Server, name, tun) }
+		return func(name string) error {
+			if err := netlab.AddTunnel(lab.Server, name, tun); err != nil {
+				return err
+			}
+			return netlab.SetUp(lab.Server, name)
+		}
 	}
 	vlan := func(parent string, id uint16) func(name string) error {
 		return func(name string) error {
@@ -97,16 +102,16 @@ func (lab *forgerLab) addDevices(t testing.TB) {
 	}{
 		{forge.VLANDevice, vlan(lab.ServerIf, forge.VLAN)},
 		{forge.QinQDevice, vlan(forge.VLANDevice, forge.InnerVLAN)},
-		{forge.VXLANDevice, tunnel(netlab.Tunnel{Kind: netlab.VXLAN, ID: forge.VNI, Port: forge.VXLANPort})},
-		{forge.VXLANMDev, tunnel(netlab.Tunnel{Kind: netlab.VXLAN, Port: forge.VXLANMD, External: true})},
-		{forge.GeneveDevice, tunnel(netlab.Tunnel{Kind: netlab.Geneve, ID: forge.VNI, Port: forge.GenevePort})},
-		{forge.GeneveMDev, tunnel(netlab.Tunnel{Kind: netlab.Geneve, Port: forge.GeneveMD, External: true})},
-		{forge.TapDevice, tunnel(netlab.Tunnel{Kind: netlab.GRETap, ID: forge.GREKey})},
-		{forge.TapMDev, tunnel(netlab.Tunnel{Kind: netlab.GRETap, External: true})},
-		{forge.GREDevice, tunnel(netlab.Tunnel{Kind: netlab.GRE, External: true})},
-		{forge.IPIPDevice, tunnel(netlab.Tunnel{Kind: netlab.IPIP})},
-		{forge.SITDevice, tunnel(netlab.Tunnel{Kind: netlab.SIT})},
-		{forge.IP6Device, tunnel(netlab.Tunnel{Kind: netlab.IP6Tnl})},
+		{forge.VXLANDevice, tunnel(netlab.Tunnel{Kind: "vxlan", ID: forge.VNI, Port: forge.VXLANPort})},
+		{forge.VXLANMDev, tunnel(netlab.Tunnel{Kind: "vxlan", Port: forge.VXLANMD, External: true})},
+		{forge.GeneveDevice, tunnel(netlab.Tunnel{Kind: "geneve", ID: forge.VNI, Port: forge.GenevePort})},
+		{forge.GeneveMDev, tunnel(netlab.Tunnel{Kind: "geneve", Port: forge.GeneveMD, External: true})},
+		{forge.TapDevice, tunnel(netlab.Tunnel{Kind: "gretap", ID: forge.GREKey})},
+		{forge.TapMDev, tunnel(netlab.Tunnel{Kind: "gretap", External: true})},
+		{forge.GREDevice, tunnel(netlab.Tunnel{Kind: "gre", External: true})},
+		{forge.IPIPDevice, tunnel(netlab.Tunnel{Kind: "ipip"})},
+		{forge.SITDevice, tunnel(netlab.Tunnel{Kind: "sit"})},
+		{forge.IP6Device, tunnel(netlab.Tunnel{Kind: "ip6tnl"})},
 		{forge.SRv6, func(string) error {
 			return errors.Join(
 				netlab.AddSegment(lab.Server, forge.Segment4, false, lab.ServerIf),

@@ -52,7 +52,7 @@ static __always_inline int may_be_decapsulated(struct sk_buff *skb)
 
 /* The area of a packet on its way to a socket. */
 struct area {
-	unsigned char *end;	/* the mac header, in front of which it should be */
+	__u64 end;		/* address of the mac header, in front of which it should be */
 	__u32 len;		/* 0: there is none */
 	__u32 room;		/* bytes of the packet in front of end */
 	__u32 segs;		/* of a GRO aggregate */
@@ -68,9 +68,12 @@ static __always_inline void find_area(struct sk_buff *skb, struct area *a)
 		a->segs = shinfo->gso_segs;
 		a->len = shinfo->meta_len;
 		a->room = skb->mac_header;
-		a->end = skb->head + a->room;
+		if (!a->len)
+			return;
+		/* what verifiers since Linux 6.17 have for memory, and not for a number */
+		a->end = (__u64)kernel_address(skb->head) + a->room;
 	} else {
-		a->end = BPF_CORE_READ(skb, head);
+		a->end = (__u64)BPF_CORE_READ(skb, head);
 		shinfo = (void *)(a->end + BPF_CORE_READ(skb, end));
 		a->segs = BPF_CORE_READ(shinfo, gso_segs);
 		a->len = BPF_CORE_READ(shinfo, meta_len);
@@ -87,12 +90,14 @@ static __always_inline int has_room(const struct area *a, __u32 len)
 	return a->room != (__u16)~0U && len <= a->room;
 }
 
-/* What an area ends in. */
-struct ending {
-	__u32 size;		/* of the seal with its gap, or of the anchor; 0: neither */
-	__u8 format;
-	__u8 sealed;		/* by the host's secret */
-};
+/*
+ * What an area ends in, as one number: the functions below that return it are global,
+ * for the verifier to look at each once, and not at what follows for all that it may be.
+ */
+#define ENDING_SIZE(e) ((__u32)(e) & 0xff)	/* of the seal with its gap, or of the anchor; 0: neither */
+#define ENDING_FORMAT(e) ((__u32)(e) >> 8 & 0xff)
+#define ENDING_SEALED (1 << 16)			/* by the host's secret */
+#define ENDING_READ (1 << 17)			/* else the memory could not be read */
 
 /* What the ending is read with: no seal and gap are longer. */
 #define ENDING_MAX (SOCKMETA_SEAL_SIZE + SOCKMETA_SEAL_GAP)
@@ -107,39 +112,35 @@ static __always_inline int is_seal(__u32 word, __u32 gap)
 /* words are the last ENDING_MAX bytes of the area, or as many that lie in front of a
  * shorter one.
  */
-static __always_inline void parse_ending(const __u32 words[4], __u32 len, struct ending *e)
+static __always_inline __u32 parse_ending(const __u32 words[4], __u32 len)
 {
 	const struct sockmeta_host *host = sockmeta_this_host();
-	const __u32 *seal = 0;
+	const __u32 *seal;
+	__u32 e = ENDING_READ;
 
-	e->size = 0;
-	e->format = SOCKMETA_FORMAT_TLV;
-	e->sealed = 0;
 	if (len >= ENDING_MAX && is_seal(words[0], SOCKMETA_SEAL_GAP)) {
 		seal = words;
-		e->size = ENDING_MAX;
+		e |= ENDING_MAX;
 	} else if (len >= SOCKMETA_SEAL_SIZE && is_seal(words[1], 0)) {
 		seal = words + 1;
-		e->size = SOCKMETA_SEAL_SIZE;
+		e |= SOCKMETA_SEAL_SIZE;
 	} else if ((bpf_ntohl(words[3]) & 0xffffff00) == SOCKMETA_ANCHOR(0)) {
-		e->size = SOCKMETA_ANCHOR_SIZE;
-		e->format = bpf_ntohl(words[3]) & 0xff;
-		return;
+		return e | SOCKMETA_ANCHOR_SIZE | (bpf_ntohl(words[3]) & 0xff) << 8;
 	} else {
-		return;
+		return e;
 	}
-	e->format = bpf_ntohl(seal[0]) & 0xff;
-	e->sealed = host && seal[1] == host->secret[0] && seal[2] == host->secret[1];
+	if (host && seal[1] == host->secret[0] && seal[2] == host->secret[1])
+		e |= ENDING_SEALED;
+	return e | (bpf_ntohl(seal[0]) & 0xff) << 8;
 }
 
-static __always_inline int read_ending(const unsigned char *end, __u32 len, struct ending *e)
+__noinline __u32 read_ending(__u64 end, __u32 len)
 {
 	__u32 words[4] = {};
 
-	if (bpf_probe_read_kernel(words, sizeof(words), end - sizeof(words)))
+	if (bpf_probe_read_kernel(words, sizeof(words), (void *)(end - sizeof(words))))
 		return 0;
-	parse_ending(words, len, e);
-	return 1;
+	return parse_ending(words, len);
 }
 
 /*
@@ -148,11 +149,11 @@ static __always_inline int read_ending(const unsigned char *end, __u32 len, stru
  * brought lies in front of them. Buffers are used again, and further in front there
  * may be another packet's area.
  */
-static __always_inline int is_outer(const unsigned char *mac, __u32 inside)
+static __always_inline int is_outer(__u64 mac, __u32 inside)
 {
 	__u8 h[14 + 10], proto;
 
-	if (bpf_probe_read_kernel(h, sizeof(h), mac))
+	if (bpf_probe_read_kernel(h, sizeof(h), (void *)mac))
 		return 0;
 	if (h[12] == 0x08 && h[13] == 0x00 && h[14] == 0x45)
 		proto = inside >= 14 + 20 ? h[14 + 9] : 0;
@@ -169,8 +170,12 @@ static __always_inline int is_outer(const unsigned char *mac, __u32 inside)
  * front of the outer headers. Those are Ethernet, IPv4 or IPv6, and up to 16 bytes: none
  * (IPIP), of GRE with what options it has, or of UDP with VXLAN, Geneve without options,
  * or GUE. Returns how far in front of the mac header it ends, 0 if it was not found.
+ *
+ * When the kernel takes a VLAN tag from the packet inside, it moves what it takes for
+ * the area, which is as many bytes in front of the tag (skb_reorder_vlan_header). Those
+ * of a longer area than the outer headers would be a part of the area itself.
  */
-static __noinline __u32 find_outer(unsigned char *end, __u32 len, __u32 room, struct ending *e)
+__noinline __u32 find_outer(__u64 end, __u32 len, __u32 room, __u32 may_have_tag)
 {
 	__u32 i, distance;
 
@@ -178,7 +183,9 @@ static __noinline __u32 find_outer(unsigned char *end, __u32 len, __u32 room, st
 		distance = 14 + (i < 5 ? 20 : 40) + i % 5 * 4;
 		if (distance + len > room)
 			break;
-		if (read_ending(end - distance, len, e) && e->sealed &&
+		if (may_have_tag && len > distance)
+			continue;
+		if (read_ending(end - distance, len) & ENDING_SEALED &&
 		    is_outer(end - distance, distance))
 			return distance;
 	}
@@ -190,40 +197,38 @@ static __noinline __u32 find_outer(unsigned char *end, __u32 len, __u32 room, st
  * sealed one, as a VLAN tag does that is pushed or popped, and others are not to see
  * what is left.
  */
-static __noinline int holds_secret(const unsigned char *area, __u32 len)
+__noinline int holds_secret(__u64 area, __u32 len)
 {
 	const struct sockmeta_host *host = sockmeta_this_host();
-	__u32 words[16], first, second, off, i, byte;
+	__u32 first, second, off, word, shift, found = 0;
 	__u64 seen = 0;
 
 	if (!host)
 		return 0;
 	first = bpf_ntohl(host->secret[0]);
 	second = bpf_ntohl(host->secret[1]);
-	for (off = 0; off < 256; off += sizeof(words)) {
+	for (off = 0; off < SOCKMETA_AREA_MAX; off += sizeof(word)) {
 		if (off >= len)
 			break;
-		if (bpf_probe_read_kernel(words, sizeof(words), area + off))
+		if (bpf_probe_read_kernel(&word, sizeof(word), (void *)(area + off)))
 			return 1;
-		for (i = 0; i < 16; i++) {
-			seen = seen << 32 | bpf_ntohl(words[i]);
-			for (byte = 0; byte < 4; byte++) {
-				__u32 at = seen >> (24 - 8 * byte);
+		seen = seen << 32 | bpf_ntohl(word);
+		for (shift = 0; shift < 32; shift += 8) {
+			__u32 at = seen >> shift;
 
-				if (at == first || at == second)
-					return 1;
-			}
+			/* no branches, which the verifier would follow each */
+			found |= !(at ^ first) | !(at ^ second);
 		}
 	}
-	return 0;
+	return found;
 }
 
 static __always_inline void fill_area(struct __sk_buff *ctx, struct sockmeta_record *rec)
 {
 	struct sk_buff *skb = kernel_skb(ctx);
-	struct ending end = {};
-	struct area area;
-	__u32 len;
+	__u32 len, ending, distance;
+	struct area area = {};
+	__u64 end;
 
 	find_area(skb, &area);
 	if (area.segs > 1)
@@ -236,35 +241,36 @@ static __always_inline void fill_area(struct __sk_buff *ctx, struct sockmeta_rec
 		rec->flags |= SOCKMETA_F_DECAPSULATED;
 		return;
 	}
-	if (!read_ending(area.end, len, &end)) {
+	end = area.end;
+	ending = read_ending(end, len);
+	if (!(ending & ENDING_READ)) {
 		rec->flags |= SOCKMETA_F_UNREADABLE;
 		return;
 	}
-	if (!end.sealed) {
-		struct ending outer = {};
-		__u32 distance = find_outer(area.end, len, area.room, &outer);
-
+	if (!(ending & ENDING_SEALED)) {
+		distance = find_outer(end, len, area.room,
+				      BPF_CORE_READ(skb, dev, type) == ARPHRD_ETHER);
 		if (distance) {
-			area.end -= distance;
-			end = outer;
-		} else if (may_be_decapsulated(skb) || holds_secret(area.end - len, len)) {
+			end -= distance;
+			ending = read_ending(end, len);
+		} else if (may_be_decapsulated(skb) || holds_secret(end - len, len)) {
 			rec->flags |= SOCKMETA_F_DECAPSULATED;
 			return;
 		} else {
 			rec->flags |= SOCKMETA_F_UNANCHORED;
 		}
 	}
-	area.end -= len;
-	len = (len - end.size) & SOCKMETA_AREA_MAX;
-	if (len && bpf_probe_read_kernel(rec->area, len, area.end)) {
+	end -= len;
+	len = (len - ENDING_SIZE(ending)) & SOCKMETA_AREA_MAX;
+	if (len && bpf_probe_read_kernel(rec->area, len, (void *)end)) {
 		rec->flags |= SOCKMETA_F_UNREADABLE;
 		return;
 	}
-	if (end.size) {
-		*(__u32 *)&rec->area[len] = bpf_htonl(SOCKMETA_ANCHOR(end.format));
+	rec->format = ENDING_FORMAT(ending);
+	if (ENDING_SIZE(ending)) {
+		*(__u32 *)&rec->area[len] = bpf_htonl(SOCKMETA_ANCHOR(rec->format));
 		len += SOCKMETA_ANCHOR_SIZE;
 	}
-	rec->format = end.format;
 	rec->area_len = len;
 }
 
@@ -275,14 +281,13 @@ static __always_inline void fill_area(struct __sk_buff *ctx, struct sockmeta_rec
  */
 static __always_inline int tells_itself(struct __sk_buff *ctx)
 {
-	struct ending end = {};
-	struct area area;
+	struct area area = {};
 
 	if ((ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_LOCAL_MARK)
 		return 0;
 	find_area(kernel_skb(ctx), &area);
 	return !area.len || (has_room(&area, area.len) &&
-			     read_ending(area.end, area.len, &end) && end.sealed);
+			     read_ending(area.end, area.len) & ENDING_SEALED);
 }
 
 #endif

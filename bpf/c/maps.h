@@ -51,6 +51,7 @@ struct sockmeta_instance {
 	struct sockmeta_bounds bounds;
 	__u64 last_id;		/* of struct sockmeta_sk */
 	__u64 local_cursor;	/* local slots used so far */
+	__u64 last_page;	/* number of struct sockmeta_page */
 };
 
 struct {
@@ -115,28 +116,46 @@ struct {
 } sockmeta_tcps SEC(".maps");
 
 /* Where the records of segments went that wait unread while newer ones need their
- * cells: into receive slots, which newer packets may take.
+ * cells: into receive slots, which newer packets may take. Of each there is an entry in
+ * a page. The pages are all connections' and used in turn.
  */
 struct sockmeta_spilled {
 	__u64 seq;		/* 0, SOCKMETA_BUSY, or the slot's handle and SPILLED_DOUBTFUL */
+	__u64 owner;		/* struct sockmeta_sk.id */
 	__u32 start, end;	/* as in the cell */
 };
 
 /* No handle has it (SOCKMETA_HANDLE_BIT). */
 #define SPILLED_DOUBTFUL (1ULL << 63)
 
-/* The kernel allocates no more than 8 KiB where it cannot wait, its own header
- * included (kmalloc_nolock).
- */
-#define SOCKMETA_SPILLS 480
+#define SOCKMETA_PAGE 512U
 
-struct sockmeta_spills {
-	__u64 head;
-	__u64 high;		/* the highest end, and SPILLS_USED */
-	struct sockmeta_spilled at[SOCKMETA_SPILLS];
+struct sockmeta_page {
+	__u64 number;		/* counts up with each use */
+	struct sockmeta_spilled at[SOCKMETA_PAGE];
 };
 
-#define SPILLS_USED (1ULL << 32)
+#define SOCKMETA_PAGES 64U
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SOCKMETA_PAGES);
+	__type(key, __u32);
+	__type(value, struct sockmeta_page);
+} sockmeta_pages SEC(".maps");
+
+/* A page of a connection, and what its entries have. */
+struct sockmeta_page_ref {
+	__u64 number;		/* 0: none */
+	sockmeta_range range;
+};
+
+#define SOCKMETA_PAGE_REFS 16
+
+struct sockmeta_spills {
+	__u64 head;		/* entries so far */
+	struct sockmeta_page_ref pages[SOCKMETA_PAGE_REFS];
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

@@ -52,8 +52,7 @@ static __always_inline int read_slot(__u64 handle, const struct sockmeta_sk *st,
 }
 
 /* read_ending() of an area that is in the record. */
-static __always_inline void queued_ending(const struct sockmeta_record *rec, __u32 len,
-					  struct ending *e)
+static __always_inline __u32 queued_ending(const struct sockmeta_record *rec, __u32 len)
 {
 	__u32 words[4] = {}, i;
 
@@ -63,7 +62,7 @@ static __always_inline void queued_ending(const struct sockmeta_record *rec, __u
 		if (len >= from_end)
 			words[i] = *(__u32 *)&rec->area[(len - from_end) & SOCKMETA_AREA_MAX];
 	}
-	parse_ending(words, len, e);
+	return parse_ending(words, len);
 }
 
 /* What fill_record() does while the packet is still on its way: it had a device
@@ -73,7 +72,7 @@ static __always_inline void fill_queued(struct sk_buff *skb, struct sockmeta_rec
 {
 	__u16 valid = SOCKMETA_VALID_MARK | SOCKMETA_VALID_PRIORITY | SOCKMETA_VALID_IFINDEX;
 	struct skb_shared_info *shinfo;
-	struct ending end;
+	__u32 ending;
 	bool lapped;
 	int len;
 
@@ -114,15 +113,15 @@ static __always_inline void fill_queued(struct sk_buff *skb, struct sockmeta_rec
 
 	len = bpf_skb_meta_read(skb, rec->area, sizeof(rec->area));
 	if (len > 0 && len <= SOCKMETA_AREA_MAX) {
-		queued_ending(rec, len, &end);
-		if (!end.sealed) {
+		ending = queued_ending(rec, len);
+		if (!(ending & ENDING_SEALED)) {
 			/* where the packet came from was in the slot */
 			rec->flags |= SOCKMETA_F_UNREADABLE;
 			return;
 		}
-		len = (len - end.size) & SOCKMETA_AREA_MAX;
-		*(__u32 *)&rec->area[len] = bpf_htonl(SOCKMETA_ANCHOR(end.format));
-		rec->format = end.format;
+		len = (len - ENDING_SIZE(ending)) & SOCKMETA_AREA_MAX;
+		rec->format = ENDING_FORMAT(ending);
+		*(__u32 *)&rec->area[len] = bpf_htonl(SOCKMETA_ANCHOR(rec->format));
 		rec->area_len = len + SOCKMETA_ANCHOR_SIZE;
 	}
 	/* then it had a slot for what the sender gave */

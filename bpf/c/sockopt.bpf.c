@@ -456,54 +456,58 @@ static __always_inline int get_moved(struct bpf_sockopt *ctx, __u64 handle, __u1
 }
 
 /* The segment that brought the last byte that the application read. */
-static __always_inline int get_read(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
+static __always_inline int get_read(struct bpf_sockopt *ctx, const struct sockmeta_sk *st,
+				    struct sockmeta_tcp *tcp)
 {
-	struct search s = {
-		.tcp = tcp,
-		.spills = bpf_sk_storage_get(&sockmeta_spill, ctx->sk, 0, 0),
-	};
-	struct sockmeta_cell *found;
+	struct sockmeta_spills *spills;
+	struct sockmeta_cell *cell;
+	struct found f = {};
 	struct tcp_view v;
 	__u16 flags;
+	__u32 byte;
 
 	look_at(ctx->sk, &v);
-	s.byte = last_read(&v);
-	if (s.byte == tcp->unread)
+	byte = last_read(&v);
+	if (byte == tcp->unread)
 		return refuse(-ENODATA);
-	forget_read(&s, v.copied_seq);
-	search(&s);
-	flags = doubts(&s);
-	if (!s.segments && flags)
+	forget_read(tcp, v.copied_seq);
+	spills = bpf_sk_storage_get(&sockmeta_spill, ctx->sk, 0, 0);
+	search(tcp, spills, st->id, byte, &f);
+	flags = doubts(tcp, byte, &f);
+	if (!f.segments && flags)
 		return refuse(-ENODATA);
-	if (!s.segments || s.lost)
+	if (!f.segments || f.lost)
 		return refuse(-EOVERFLOW);
-	if (s.handle)
-		return get_moved(ctx, s.handle, flags);
-	found = &tcp->ring[(s.first - FIRST_SEQ) & (SOCKMETA_TCP_RING - 1)];
-	return get_cell(ctx, found, s.first, flags);
+	if (f.handle)
+		return get_moved(ctx, f.handle, flags);
+	cell = &tcp->ring[(f.first - FIRST_SEQ) & (SOCKMETA_TCP_RING - 1)];
+	return get_cell(ctx, cell, f.first, flags);
 }
 
 /* A segment was taken for certain if its last byte was delivered, and can have come
  * with no other. What an acknowledgement did to the socket cannot be seen.
  */
-static __always_inline int get_latest(struct bpf_sockopt *ctx, struct sockmeta_tcp *tcp)
+static __always_inline int get_latest(struct bpf_sockopt *ctx, const struct sockmeta_sk *st,
+				      struct sockmeta_tcp *tcp)
 {
-	struct search s = { .tcp = tcp };
 	__u64 latest = tcp->latest;
+	struct sockmeta_spills *spills;
 	struct sockmeta_cell *cell;
+	struct found f = {};
 	struct tcp_view v;
-	__u16 flags = 0;
+	__u16 flags;
+	__u32 end;
 
 	if (!latest)
 		return get_newest(ctx, &tcp->control,
 				  tcp->newer || tcp->control.doubtful ? SOCKMETA_F_UNPROVEN : 0);
 	cell = &tcp->ring[(latest - 1) & (SOCKMETA_TCP_RING - 1)];
 	look_at(ctx->sk, &v);
-	s.spills = bpf_sk_storage_get(&sockmeta_spill, ctx->sk, 0, 0);
-	s.byte = load(cell->end) - 1;
-	search(&s);
-	flags = doubts(&s);
-	if (s.lost || !s.segments || tcp->newer || after(cell->end, v.rcv_nxt))
+	end = load(cell->end);
+	spills = bpf_sk_storage_get(&sockmeta_spill, ctx->sk, 0, 0);
+	search(tcp, spills, st->id, end - 1, &f);
+	flags = doubts(tcp, end - 1, &f);
+	if (f.lost || !f.segments || tcp->newer || after(end, v.rcv_nxt))
 		flags |= SOCKMETA_F_UNPROVEN;
 	return get_cell(ctx, cell, FIRST_SEQ + latest - 1, flags);
 }
@@ -546,6 +550,6 @@ int sockmeta_getsockopt(struct bpf_sockopt *ctx)
 	if (ctx->optname == SOCKMETA_OPT_TCP_OPENING)
 		return get_opening(ctx, tcp);
 	if (ctx->optname == SOCKMETA_OPT_TCP_LATEST)
-		return get_latest(ctx, tcp);
-	return get_read(ctx, tcp);
+		return get_latest(ctx, st, tcp);
+	return get_read(ctx, st, tcp);
 }

@@ -10,7 +10,7 @@
  * bytes are in sockmeta_tcp.lost.
  *
  * A segment is logged in a cell of the ring. When its cell is needed and its bytes
- * have not been read, its record moves to a receive slot and its range to
+ * have not been read, its record moves to a receive slot and its range to a page of
  * sockmeta_spills. Writers are segments on any CPU, and do not hold the socket's
  * lock. Readers look at the ring first: what has left a cell by then is in the
  * spills, or in lost.
@@ -87,19 +87,6 @@ static __always_inline void be_late(struct sockmeta_tcp *tcp, __u32 rcv_wup, __u
 {
 	tcp->settled = rcv_wup + rcv_wnd + SEGMENT_MAX;
 	tcp->late = 1;
-}
-
-/* The place of the n-th record that was moved. */
-static __always_inline struct sockmeta_spilled *spilled_at(struct sockmeta_spills *sp, __u64 n)
-{
-	__u64 i = n % SOCKMETA_SPILLS;
-
-	/* for verifiers that know no bounds of a remainder */
-	barrier_var(i);
-	if (i >= SOCKMETA_SPILLS)
-		i = 0;
-	barrier_var(i);
-	return &sp->at[i];
 }
 
 #endif

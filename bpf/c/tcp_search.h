@@ -3,7 +3,7 @@
 #ifndef SOCKMETA_TCP_SEARCH_H
 #define SOCKMETA_TCP_SEARCH_H
 
-#include "tcp_log.h"
+#include "tcp_pages.h"
 
 /* What the kernel says of the connection. The socket is locked. */
 struct tcp_view {
@@ -53,6 +53,9 @@ static __always_inline __u32 last_read(const struct tcp_view *v)
 struct search {
 	struct sockmeta_tcp *tcp;
 	struct sockmeta_spills *spills;
+	struct sockmeta_page *page;	/* that is looked into, */
+	__u32 entries;		/* and how many it should have */
+	__u64 owner;		/* struct sockmeta_sk.id */
 	__u32 byte;		/* sequence number */
 	__u32 segments;		/* that have it */
 	__u64 first;		/* number of the first of them in the ring; 0: none */
@@ -66,84 +69,166 @@ static __always_inline int has_byte(__u32 start, __u32 end, __u32 byte)
 	return !after(start, byte) && after(end, byte);
 }
 
+/* A segment that is logged, as it was under one number. */
+struct logged {
+	__u64 seq;		/* 0: nothing */
+	__u64 owner;
+	__u32 start, end;
+	__u32 doubtful;
+};
+
+/* Writers take less time than a few looks. What a cell had before is in the spills
+ * then, which are looked at later.
+ */
+#define LOOKS 8
+
+#define look(from, to)								\
+	({									\
+		__u32 look_, ok_ = 0;						\
+										\
+		for (look_ = 0; look_ < LOOKS && !ok_; look_++) {		\
+			(to)->seq = load((from)->seq);				\
+			(to)->start = load((from)->start);			\
+			(to)->end = load((from)->end);				\
+			copy_rest(from, to);					\
+			ok_ = !(to)->seq || (is_record((to)->seq) &&		\
+					     read_seq(&(from)->seq) == (to)->seq); \
+		}								\
+		ok_;								\
+	})
+
 /* For bpf_loop(): the verifier would follow every way through the cells. */
 static int look_into_cell(__u32 i, struct search *s)
 {
 	struct sockmeta_cell *cell = &s->tcp->ring[i & (SOCKMETA_TCP_RING - 1)];
-	__u64 seq = load(cell->seq);
-	__u32 start = load(cell->start), end = load(cell->end);
-	__u8 sure = !load(cell->doubtful);
+	struct logged l = {};
+	__u8 sure;
 
-	if (!seq)
-		return 0;
-	if (!is_record(seq) || read_seq(&cell->seq) != seq) {
+#define copy_rest(from, to) (to)->doubtful = load((from)->doubtful)
+	if (!look(cell, &l)) {
 		s->lost = 1;
 		return 0;
 	}
-	if (!has_byte(start, end, s->byte))
+#undef copy_rest
+	if (!l.seq || !has_byte(l.start, l.end, s->byte))
 		return 0;
 	s->segments++;
-	if (!s->first || sure > s->sure || (sure == s->sure && seq < s->first)) {
-		s->first = seq;
+	sure = !l.doubtful;
+	if (!s->first || sure > s->sure || (sure == s->sure && l.seq < s->first)) {
+		s->first = l.seq;
 		s->sure = sure;
 	}
 	return 0;
 }
 
 /* Those that were moved came before those in the ring. */
-static int look_into_spilled(__u32 i, struct search *s)
+static int look_into_entry(__u32 i, struct search *s)
 {
-	struct sockmeta_spilled *p;
-	__u32 start, end;
-	__u64 seq;
+	struct sockmeta_spilled *p = &s->page->at[i & (SOCKMETA_PAGE - 1)];
+	struct logged l = {};
 	__u8 sure;
 
-	p = spilled_at(s->spills, s->spills->head + i);
-	seq = load(p->seq);
-	start = load(p->start);
-	end = load(p->end);
-	if (!seq)
-		return 0;
-	if (!is_record(seq) || read_seq(&p->seq) != seq) {
+	if (i >= s->entries)
+		return 1;
+#define copy_rest(from, to) (to)->owner = load((from)->owner)
+	if (!look(p, &l) || !l.seq || l.owner != s->owner) {
 		s->lost = 1;
-		return 0;
+		return 1;
 	}
-	if (!has_byte(start, end, s->byte))
+#undef copy_rest
+	if (!has_byte(l.start, l.end, s->byte))
 		return 0;
 	s->segments++;
-	sure = !(seq & SPILLED_DOUBTFUL);
+	sure = !(l.seq & SPILLED_DOUBTFUL);
 	if (sure > s->sure || (sure == s->sure && !s->handle)) {
-		s->handle = seq & ~SPILLED_DOUBTFUL;
+		s->handle = l.seq & ~SPILLED_DOUBTFUL;
 		s->sure = sure;
 	}
 	return 0;
 }
 
-/* The loads are not ordered on every architecture: what they find is checked again,
- * with barriers, when it is copied.
- */
-static __always_inline void search(struct search *s)
+/* From the oldest page on. A connection has the next entry's page, or not yet. */
+static int look_into_page(__u32 i, struct search *s)
 {
-	__u64 high;
+	__u64 head = read_seq(&s->spills->head), first, number, n;
+	struct sockmeta_page_ref *ref;
 
-	bpf_loop(SOCKMETA_TCP_RING, look_into_cell, s, 0);
-	if (s->spills) {
-		high = read_seq(&s->spills->high);
-		if (high & SPILLS_USED && after(high, s->byte))
-			bpf_loop(SOCKMETA_SPILLS, look_into_spilled, s, 0);
-	}
-	/* at last, because what leaves the log goes there first */
-	if (s->tcp->all_lost || in_range(read_seq(&s->tcp->lost), s->byte))
+	first = (head + SOCKMETA_PAGE - 1) / SOCKMETA_PAGE;
+	first = first > SOCKMETA_PAGE_REFS ? first - SOCKMETA_PAGE_REFS : 0;
+	n = first + i;
+	if (n * SOCKMETA_PAGE >= head)
+		return 1;
+	ref = page_ref(s->spills, n);
+	number = read_seq(&ref->number);
+	/* without a number, its entries are in lost */
+	if (!number || !in_range(read_seq(&ref->range), s->byte))
+		return 0;
+	s->page = page_of(number);
+	if (!s->page || read_seq(&s->page->number) != number) {
 		s->lost = 1;
+		return 1;
+	}
+	s->entries = head - n * SOCKMETA_PAGE;
+	bpf_loop(SOCKMETA_PAGE, look_into_entry, s, 0);
+	if (read_seq(&s->page->number) != number || read_seq(&ref->number) != number)
+		s->lost = 1;
+	return 0;
+}
+
+/* Once through the log. The loads are not ordered on every architecture: what they
+ * find is checked again, with barriers, when it is copied.
+ */
+static int search_once(__u32 pass, struct search *s)
+{
+	s->segments = 0;
+	s->first = 0;
+	s->handle = 0;
+	s->sure = 0;
+	s->lost = 0;
+	bpf_loop(SOCKMETA_TCP_RING, look_into_cell, s, 0);
+	if (s->spills)
+		bpf_loop(SOCKMETA_PAGE_REFS, look_into_page, s, 0);
+	/* what is being written will have been in a moment */
+	return !s->lost;
+}
+
+#define SEARCHES 8
+
+/* What was found of a byte. */
+struct found {
+	__u64 first;		/* as in struct search */
+	__u64 handle;
+	__u32 segments;
+	__u32 lost;
+};
+
+/* Global, so that the verifier looks at it once and not again for each way that leads
+ * here.
+ */
+__noinline int search(struct sockmeta_tcp *tcp, struct sockmeta_spills *spills, __u64 owner,
+		      __u32 byte, struct found *f)
+{
+	struct search s = { .tcp = tcp, .spills = spills, .owner = owner, .byte = byte };
+
+	if (!tcp || !f)
+		return 0;
+	bpf_loop(SEARCHES, search_once, &s, 0);
+	f->first = s.first;
+	f->handle = s.handle;
+	f->segments = s.segments;
+	/* at last, because what leaves the log goes there first */
+	f->lost = s.lost || tcp->all_lost || in_range(read_seq(&tcp->lost), byte);
+	return 0;
 }
 
 /* What the record that was found is worth. */
-static __always_inline __u16 doubts(const struct search *s)
+static __always_inline __u16 doubts(const struct sockmeta_tcp *tcp, __u32 byte,
+				    const struct found *f)
 {
-	if (s->segments > 1)
+	if (f->segments > 1)
 		return SOCKMETA_F_REPEATED | SOCKMETA_F_UNPROVEN;
 	/* segments may have come that nobody logged */
-	if (s->tcp->late && !after(s->byte, s->tcp->settled))
+	if (tcp->late && !after(byte, tcp->settled))
 		return SOCKMETA_F_UNPROVEN;
 	return 0;
 }
@@ -151,9 +236,8 @@ static __always_inline __u16 doubts(const struct search *s)
 /* Forgets what the application has read past, or it would count again once the
  * sequence numbers have gone around. The log's writers may be at work.
  */
-static __always_inline void forget_read(const struct search *s, __u32 read)
+static __always_inline void forget_read(struct sockmeta_tcp *tcp, __u32 read)
 {
-	struct sockmeta_tcp *tcp = s->tcp;
 	__u64 old;
 
 	if (tcp->late && after(read - 1, tcp->settled))
@@ -161,11 +245,6 @@ static __always_inline void forget_read(const struct search *s, __u32 read)
 	old = load(tcp->lost);
 	if (old && after(read, old >> 32))
 		__sync_val_compare_and_swap(&tcp->lost, old, 0);
-	if (!s->spills)
-		return;
-	old = load(s->spills->high);
-	if (old & SPILLS_USED && !is_needed(old, read))
-		__sync_val_compare_and_swap(&s->spills->high, old, 0);
 }
 
 #endif

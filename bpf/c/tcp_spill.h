@@ -4,23 +4,7 @@
 #define SOCKMETA_TCP_SPILL_H
 
 #include "slots.h"
-#include "tcp_log.h"
-
-/* Raises the end below which readers have to look at the spills. */
-static __always_inline int raise_high(struct sockmeta_spills *sp, __u32 end)
-{
-	__u64 old;
-	__u32 i;
-
-	for (i = 0; i < RETRIES; i++) {
-		old = *(volatile __u64 *)&sp->high;
-		if (old & SPILLS_USED && !after(end, old))
-			return 1;
-		if (__sync_val_compare_and_swap(&sp->high, old, SPILLS_USED | end) == old)
-			return 1;
-	}
-	return 0;
-}
+#include "tcp_pages.h"
 
 /* The record of the cell, which the caller has claimed, in a slot. 0: no slot. */
 static __always_inline __u64 copy_to_slot(const struct sockmeta_cell *cell, __u64 owner)
@@ -38,28 +22,77 @@ static __always_inline __u64 copy_to_slot(const struct sockmeta_cell *cell, __u6
 	return handle;
 }
 
+/* A page for the next entries, in place of the oldest of the connection's, whose
+ * bytes are lost. Writers that still enter something there find that its number has
+ * gone, or their range was in it before.
+ */
+static __always_inline void add_page(struct sockmeta_page_ref *ref, struct sockmeta_tcp *tcp,
+				     __u32 read)
+{
+	struct sockmeta_instance *inst = this_instance();
+	struct sockmeta_page *page;
+	sockmeta_range old;
+	__u64 number;
+
+	number = __sync_lock_test_and_set(&ref->number, 0);
+	old = __sync_lock_test_and_set(&ref->range, 0);
+	if (number && is_needed(old >> 32, read))
+		mark_lost(tcp, old, old >> 32, read);
+	if (!inst)
+		return;
+	number = __sync_fetch_and_add(&inst->last_page, 1) + 1;
+	page = page_of(number);
+	if (!page)
+		return;
+	publish(&page->number, number);
+	publish(&ref->number, number);
+}
+
+/*
+ * Enters a record in the connection's page. Another connection may take the page at any
+ * time: then the entry is lost. If it is written after that, the other connection finds
+ * that the entry is not its own.
+ */
+static __always_inline int enter(struct sockmeta_spills *sp, struct sockmeta_tcp *tcp,
+				 const struct sockmeta_cell *cell, __u64 owner, __u64 handle,
+				 __u32 read)
+{
+	__u64 n = __sync_fetch_and_add(&sp->head, 1), number, old;
+	struct sockmeta_page_ref *ref = page_ref(sp, n / SOCKMETA_PAGE);
+	struct sockmeta_spilled *s;
+	struct sockmeta_page *page;
+
+	if (!(n & (SOCKMETA_PAGE - 1)))
+		add_page(ref, tcp, read);
+	number = read_seq(&ref->number);
+	page = page_of(number);
+	if (!number || !page || read_seq(&page->number) != number ||
+	    !add_range(&ref->range, cell->start, cell->end, cell->end - (1U << 30)))
+		return 0;
+	s = &page->at[n & (SOCKMETA_PAGE - 1)];
+	old = claim(&s->seq);
+	if (old == SOCKMETA_BUSY)
+		return 0;
+	/* a writer that was held up for all of the connection's pages */
+	if (old && s->owner == owner && is_needed(s->end, read))
+		mark_lost(tcp, s->start, s->end, read);
+	s->owner = owner;
+	s->start = cell->start;
+	s->end = cell->end;
+	publish(&s->seq, handle | (cell->doubtful ? SPILLED_DOUBTFUL : 0));
+	return read_seq(&page->number) == number && read_seq(&ref->number) == number;
+}
+
 /* Returns 0 when the record could not be moved. Global, to be verified once. */
 __noinline int move_to_spills(struct sockmeta_spills *sp, struct sockmeta_tcp *tcp,
 			      struct sockmeta_cell *cell, struct sockmeta_sk *st, __u32 read)
 {
-	struct sockmeta_spilled *s;
-	__u64 handle, old;
+	__u64 handle;
 
 	if (!sp || !tcp || !cell || !st)
 		return 0;
 	handle = copy_to_slot(cell, st->id);
-	if (!handle)
-		return 0;
-	s = spilled_at(sp, __sync_fetch_and_add(&sp->head, 1));
-	old = claim(&s->seq);
-	if (old == SOCKMETA_BUSY)
-		return 0;
-	if (old && is_needed(s->end, read))
-		mark_lost(tcp, s->start, s->end, read);
-	s->start = cell->start;
-	s->end = cell->end;
-	publish(&s->seq, handle | (cell->doubtful ? SPILLED_DOUBTFUL : 0));
-	return raise_high(sp, cell->end);
+	return handle && enter(sp, tcp, cell, st->id, handle, read);
 }
 
 /* Takes what a claimed cell had out of the ring. */

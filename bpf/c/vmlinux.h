@@ -25,6 +25,7 @@ typedef struct {
 } possible_net_t;
 
 #define IFF_LOOPBACK (1 << 3)
+#define ARPHRD_ETHER 1
 
 struct device {
 	struct device *parent;
@@ -33,6 +34,7 @@ struct device {
 struct net_device {
 	const struct rtnl_link_ops *rtnl_link_ops;
 	unsigned int flags;
+	unsigned short type;
 	possible_net_t nd_net;
 	struct device dev;
 };

@@ -30,7 +30,7 @@ func attach(ctx context.Context, args []string, out io.Writer) (err error) {
 	defer a.Close()
 	shared := ""
 	if a.Shared() {
-		shared = ", shared with another process, whose options hold"
+		shared = ", shared with another process"
 	}
 	sockets, err := a.Sockets()
 	if err != nil {

@@ -45,26 +45,57 @@ func Self() (string, error) {
 }
 
 func self() (MountPoint, string, error) {
-	mountinfo, err := readProc("/proc/self/mountinfo")
-	if err != nil {
-		return MountPoint{}, "", err
-	}
 	cgroups, err := readProc("/proc/self/cgroup")
 	if err != nil {
 		return MountPoint{}, "", err
-	}
-
-	mounts := parseMounts(mountinfo)
-	if len(mounts) == 0 {
-		return MountPoint{}, "", fmt.Errorf("cgroup2: not mounted: %w", ErrNoCgroup2)
 	}
 	own, ok := parseOwn(cgroups)
 	if !ok {
 		return MountPoint{}, "", fmt.Errorf("cgroup2: /proc/self/cgroup has no unified entry: %w", ErrNoCgroup2)
 	}
-	m, dir, ok := locate(mounts, own)
+	mountinfo, err := readProc("/proc/self/mountinfo")
+	if err != nil {
+		return MountPoint{}, "", err
+	}
+	mounts := parseMounts(mountinfo)
+	if m, dir, ok := locate(mounts, own); ok {
+		return m, dir, nil
+	}
+	// ip netns exec mounts a new /sys over the one that has it.
+	m, dir, initErr := throughInit(own)
+	if initErr == nil {
+		return m, dir, nil
+	}
+	m, err = detachedMount()
+	if err == nil {
+		if m, dir, ok := locate([]MountPoint{m}, own); ok {
+			return m, dir, nil
+		}
+		err = errors.New("it is outside of this cgroup namespace")
+	}
+	if len(mounts) != 0 {
+		return MountPoint{}, "", fmt.Errorf("cgroup2: own cgroup %q lies outside what is mounted at %q, and is to be had neither from process 1 (%w) nor by a mount (%w): %w", own, mounts[0].Dir, initErr, err, ErrNoCgroup2)
+	}
+	return MountPoint{}, "", fmt.Errorf("cgroup2: not mounted in this mount namespace, though the process is in cgroup %q, which is to be had neither from process 1 (%w) nor by a mount (%w); ip netns exec gives programs a new /sys without it, nsenter --net=/run/netns/NAME leaves it: %w", own, initErr, err, ErrNoCgroup2)
+}
+
+// init1 is where process 1 has what is mounted, for those who may look there.
+const init1 = "/proc/1/root"
+
+// throughInit finds the cgroup where process 1 has it mounted.
+func throughInit(own string) (MountPoint, string, error) {
+	// The kernel shows the mounts' roots as the reader's cgroup namespace has them.
+	mountinfo, err := os.ReadFile("/proc/1/mountinfo")
+	if err != nil {
+		return MountPoint{}, "", err
+	}
+	m, dir, ok := locate(parseMounts(string(mountinfo)), own)
 	if !ok {
-		return MountPoint{}, "", fmt.Errorf("cgroup2: own cgroup %q lies outside what is mounted at %q: %w", own, mounts[0].Dir, ErrNoCgroup2)
+		return MountPoint{}, "", errors.New("it does not have it mounted")
+	}
+	m.Dir, dir = init1+m.Dir, init1+dir
+	if _, err := os.Stat(dir); err != nil {
+		return MountPoint{}, "", err
 	}
 	return m, dir, nil
 }

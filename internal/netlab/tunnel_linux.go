@@ -3,110 +3,83 @@
 package netlab
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 )
 
-// From linux/if_link.h and linux/if_tunnel.h, which x/sys/unix leaves out.
+// From linux/if_tunnel.h, which x/sys/unix leaves out.
 const (
-	geneveID              = 1
-	geneveRemote          = 2
-	genevePort            = 5
-	geneveCollectMetadata = 6
+	greInputFlags = 2
+	greInputKey   = 4
+	greLocal      = 6
+	greRemote     = 7
+	greKey        = 0x2000 // of the flags, network byte order
+	greExternal   = 18
 
-	vxlanCollectMetadata = 25
-
-	greIFlags          = 2
-	greOFlags          = 3
-	greIKey            = 4
-	greOKey            = 5
-	greLocal           = 6
-	greRemote          = 7
-	greCollectMetadata = 18
-	greKeyFlag         = 1 << 5 // 0x2000 in network byte order
-
-	tunLocal           = 2
-	tunRemote          = 3
-	tunProto           = 9
-	tunCollectMetadata = 19
+	ipTunLocal  = 2
+	ipTunRemote = 3
 )
 
-// TunnelKind is a kind of device that takes the headers off what a tunnel brings.
-type TunnelKind string
-
-const (
-	VXLAN  TunnelKind = "vxlan"
-	Geneve TunnelKind = "geneve"
-	GRE    TunnelKind = "gre"
-	GRETap TunnelKind = "gretap"
-	IPIP   TunnelKind = "ipip"
-	SIT    TunnelKind = "sit"
-	IP6Tnl TunnelKind = "ip6tnl"
-)
-
-// Tunnel describes a tunnel's end.
+// A Tunnel is one end of a tunnel.
 type Tunnel struct {
-	Kind          TunnelKind
+	// Kind is the link's: vxlan, geneve, gre, gretap, ip6gre, ip6gretap, ipip, sit
+	// or ip6tnl.
+	Kind          string
 	Local, Remote netip.Addr
-	// ID is the VNI or the key, and Port the UDP port, where the kind has them.
-	ID   uint32
-	Port uint16
-	// External takes what any host sends, with any id: for routes and programs to
-	// look at. Local, Remote and ID have no meaning then.
+	// ID is the VNI, or the GRE key if it is not 0.
+	ID uint32
+	// External takes packets of every VNI or key: Local, Remote and ID have no meaning.
+	// There is none for ipip, sit and ip6tnl.
 	External bool
+	// Port is the UDP port of vxlan and geneve. 0: 4789 and 6081.
+	Port uint16
 }
 
-// AddTunnel creates a tunnel's end, and brings it up. The error matches
-// errors.ErrUnsupported where the kernel has no such devices.
-func AddTunnel(ns *Namespace, name string, tun Tunnel) error {
-	err := addLink(ns, string(tun.Kind), name, nil, func(r *request) { tun.encode(r) })
-	if err != nil {
-		return err
-	}
-	return SetUp(ns, name)
-}
-
-func (tun *Tunnel) encode(r *request) {
-	switch tun.Kind {
-	case VXLAN:
-		r.bytes(unix.IFLA_VXLAN_PORT, binary.BigEndian.AppendUint16(nil, tun.Port))
-		if tun.External {
-			r.bytes(vxlanCollectMetadata, []byte{1})
-			return
+// AddTunnel creates one end of a tunnel.
+func AddTunnel(ns *Namespace, name string, t Tunnel) error {
+	return addLink(ns, t.Kind, name, nil, func(r *request) {
+		switch t.Kind {
+		case "vxlan":
+			r.bytes(unix.IFLA_VXLAN_PORT, binary.BigEndian.AppendUint16(nil, cmp.Or(t.Port, 4789)))
+			if t.External {
+				r.bytes(unix.IFLA_VXLAN_COLLECT_METADATA, []byte{1})
+				return
+			}
+			r.uint32(unix.IFLA_VXLAN_ID, t.ID)
+			attr := uint16(unix.IFLA_VXLAN_GROUP)
+			if t.Remote.Is6() {
+				attr = unix.IFLA_VXLAN_GROUP6
+			}
+			r.bytes(attr, t.Remote.AsSlice())
+		case "geneve":
+			r.bytes(unix.IFLA_GENEVE_PORT, binary.BigEndian.AppendUint16(nil, cmp.Or(t.Port, 6081)))
+			if t.External {
+				r.bytes(unix.IFLA_GENEVE_COLLECT_METADATA, nil)
+				return
+			}
+			r.uint32(unix.IFLA_GENEVE_ID, t.ID)
+			attr := uint16(unix.IFLA_GENEVE_REMOTE)
+			if t.Remote.Is6() {
+				attr = unix.IFLA_GENEVE_REMOTE6
+			}
+			r.bytes(attr, t.Remote.AsSlice())
+		case "gre", "gretap", "ip6gre", "ip6gretap":
+			if t.External {
+				r.bytes(greExternal, nil)
+				return
+			}
+			r.bytes(greLocal, t.Local.AsSlice())
+			r.bytes(greRemote, t.Remote.AsSlice())
+			if t.ID != 0 {
+				r.bytes(greInputFlags, binary.BigEndian.AppendUint16(nil, greKey))
+				r.bytes(greInputKey, binary.BigEndian.AppendUint32(nil, t.ID))
+			}
+		default:
+			r.bytes(ipTunLocal, t.Local.AsSlice())
+			r.bytes(ipTunRemote, t.Remote.AsSlice())
 		}
-		r.uint32(unix.IFLA_VXLAN_ID, tun.ID)
-	case Geneve:
-		r.bytes(genevePort, binary.BigEndian.AppendUint16(nil, tun.Port))
-		if tun.External {
-			r.bytes(geneveCollectMetadata, nil)
-			return
-		}
-		r.uint32(geneveID, tun.ID)
-		r.bytes(geneveRemote, tun.Remote.AsSlice())
-	case GRE, GRETap:
-		if tun.External {
-			r.bytes(greCollectMetadata, nil)
-			return
-		}
-		key := binary.BigEndian.AppendUint32(nil, tun.ID)
-		r.uint16(greIFlags, greKeyFlag)
-		r.uint16(greOFlags, greKeyFlag)
-		r.bytes(greIKey, key)
-		r.bytes(greOKey, key)
-		r.bytes(greLocal, tun.Local.AsSlice())
-		r.bytes(greRemote, tun.Remote.AsSlice())
-	case IPIP, SIT, IP6Tnl:
-		if tun.External {
-			r.bytes(tunCollectMetadata, nil)
-			return
-		}
-		r.bytes(tunLocal, tun.Local.AsSlice())
-		r.bytes(tunRemote, tun.Remote.AsSlice())
-		// IPv4 and IPv6 inside
-		if tun.Kind == IP6Tnl {
-			r.bytes(tunProto, []byte{0})
-		}
-	}
+	})
 }

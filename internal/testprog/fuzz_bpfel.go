@@ -334,6 +334,7 @@ type FuzzSockmetaInstance struct {
 	}
 	LastId      uint64
 	LocalCursor uint64
+	LastPage    uint64
 }
 
 type FuzzSockmetaLocal struct {
@@ -352,6 +353,18 @@ type FuzzSockmetaLocalDev struct {
 	Netns   uint64
 	Ifindex uint32
 	Pad     uint32
+}
+
+type FuzzSockmetaPage struct {
+	_      structs.HostLayout
+	Number uint64
+	At     [512]struct {
+		_     structs.HostLayout
+		Seq   uint64
+		Owner uint64
+		Start uint32
+		End   uint32
+	}
 }
 
 type FuzzSockmetaRaw struct {
@@ -425,14 +438,12 @@ type FuzzSockmetaSlot struct {
 }
 
 type FuzzSockmetaSpills struct {
-	_    structs.HostLayout
-	Head uint64
-	High uint64
-	At   [480]struct {
-		_     structs.HostLayout
-		Seq   uint64
-		Start uint32
-		End   uint32
+	_     structs.HostLayout
+	Head  uint64
+	Pages [16]struct {
+		_      structs.HostLayout
+		Number uint64
+		Range  uint64
 	}
 }
 
@@ -561,6 +572,7 @@ const (
 	FuzzMapSockmetaInst       = "sockmeta_inst"
 	FuzzMapSockmetaLocalDevs  = "sockmeta_local_devs"
 	FuzzMapSockmetaLocals     = "sockmeta_locals"
+	FuzzMapSockmetaPages      = "sockmeta_pages"
 	FuzzMapSockmetaRaws       = "sockmeta_raws"
 	FuzzMapSockmetaRx         = "sockmeta_rx"
 	FuzzMapSockmetaSecret     = "sockmeta_secret"
@@ -647,6 +659,7 @@ type FuzzMapSpecs struct {
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
 	SockmetaSecret     *ebpf.MapSpec `ebpf:"sockmeta_secret"`
@@ -695,6 +708,7 @@ type FuzzMaps struct {
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
+	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
 	SockmetaSecret     *ebpf.Map `ebpf:"sockmeta_secret"`
@@ -715,6 +729,7 @@ func (m *FuzzMaps) Close() error {
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
+		m.SockmetaPages,
 		m.SockmetaRaws,
 		m.SockmetaRx,
 		m.SockmetaSecret,

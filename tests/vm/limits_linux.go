@@ -28,7 +28,7 @@ func hostLimits() (limits []string, err error) {
 		{noFQ, func() error { return netlab.SetQdisc(p.Client, p.ClientIf, "fq") }},
 		{noVLAN, func() error { return netlab.AddVLAN(p.Client, p.ClientIf, "v7", 7) }},
 		{noTunnels, func() error {
-			return netlab.AddTunnel(p.Client, "g7", netlab.Tunnel{Kind: netlab.Geneve, Port: 6081, External: true})
+			return netlab.AddTunnel(p.Client, "g7", netlab.Tunnel{Kind: "geneve", Port: 6081, External: true})
 		}},
 		{noDummy, func() error { return netlab.AddDummy(p.Client, "d0") }},
 	} {
