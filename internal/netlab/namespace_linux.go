@@ -43,6 +43,10 @@ func New() (*Namespace, error) {
 	return ns, nil
 }
 
+// FromFile returns the namespace that a file of /proc stands for, as that of a
+// process. It owns the file.
+func FromFile(f *os.File) *Namespace { return &Namespace{file: f} }
+
 // Do runs f with the calling thread inside the namespace and returns f's error.
 //
 // Sockets created by f belong to the namespace for good and may be used

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// request is an rtnetlink message under construction.
+// request is a netlink message under construction, of rtnetlink mostly.
 type request struct {
 	buf []byte
 }
@@ -63,27 +63,32 @@ func (r *request) nest(typ uint16, fill func()) {
 
 // do sends the message from within ns and returns the first reply's payload,
 // which is empty for the acknowledgement of a change.
-func (r *request) do(ns *Namespace) ([]byte, error) {
+func (r *request) do(ns *Namespace) ([]byte, error) { return r.doBy(ns, unix.NETLINK_ROUTE) }
+
+// doBy is do for other netlink protocols.
+func (r *request) doBy(ns *Namespace, protocol int) ([]byte, error) {
 	binary.NativeEndian.PutUint32(r.buf, uint32(len(r.buf)))
 
 	var reply []byte
 	err := ns.Do(func() (err error) {
-		reply, err = exchange(r.buf)
+		reply, err = exchange(protocol, r.buf)
 		return err
 	})
 	return reply, err
 }
 
 // change sends the message as a change to be acknowledged.
-func (r *request) change(ns *Namespace) error {
+func (r *request) change(ns *Namespace) error { return r.changeBy(ns, unix.NETLINK_ROUTE) }
+
+func (r *request) changeBy(ns *Namespace, protocol int) error {
 	flags := binary.NativeEndian.Uint16(r.buf[6:])
 	binary.NativeEndian.PutUint16(r.buf[6:], flags|unix.NLM_F_ACK)
-	_, err := r.do(ns)
+	_, err := r.doBy(ns, protocol)
 	return err
 }
 
-func exchange(req []byte) ([]byte, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+func exchange(protocol int, req []byte) ([]byte, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}

@@ -3,6 +3,7 @@
 package netlab
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 
@@ -16,6 +17,7 @@ const (
 	greLocal      = 6
 	greRemote     = 7
 	greKey        = 0x2000 // of the flags, network byte order
+	greExternal   = 18
 
 	ipTunLocal  = 2
 	ipTunRemote = 3
@@ -29,8 +31,11 @@ type Tunnel struct {
 	Local, Remote netip.Addr
 	// ID is the VNI, or the GRE key if it is not 0.
 	ID uint32
-	// External takes packets of every VNI.
+	// External takes packets of every VNI or key: Local, Remote and ID have no meaning.
+	// There is none for ipip, sit and ip6tnl.
 	External bool
+	// Port is the UDP port of vxlan and geneve. 0: 4789 and 6081.
+	Port uint16
 }
 
 // AddTunnel creates one end of a tunnel.
@@ -38,7 +43,7 @@ func AddTunnel(ns *Namespace, name string, t Tunnel) error {
 	return addLink(ns, t.Kind, name, nil, func(r *request) {
 		switch t.Kind {
 		case "vxlan":
-			r.bytes(unix.IFLA_VXLAN_PORT, binary.BigEndian.AppendUint16(nil, 4789))
+			r.bytes(unix.IFLA_VXLAN_PORT, binary.BigEndian.AppendUint16(nil, cmp.Or(t.Port, 4789)))
 			if t.External {
 				r.bytes(unix.IFLA_VXLAN_COLLECT_METADATA, []byte{1})
 				return
@@ -50,6 +55,7 @@ func AddTunnel(ns *Namespace, name string, t Tunnel) error {
 			}
 			r.bytes(attr, t.Remote.AsSlice())
 		case "geneve":
+			r.bytes(unix.IFLA_GENEVE_PORT, binary.BigEndian.AppendUint16(nil, cmp.Or(t.Port, 6081)))
 			if t.External {
 				r.bytes(unix.IFLA_GENEVE_COLLECT_METADATA, nil)
 				return
@@ -61,6 +67,10 @@ func AddTunnel(ns *Namespace, name string, t Tunnel) error {
 			}
 			r.bytes(attr, t.Remote.AsSlice())
 		case "gre", "gretap", "ip6gre", "ip6gretap":
+			if t.External {
+				r.bytes(greExternal, nil)
+				return
+			}
 			r.bytes(greLocal, t.Local.AsSlice())
 			r.bytes(greRemote, t.Remote.AsSlice())
 			if t.ID != 0 {

@@ -7,5 +7,6 @@ const (
 	noTrampolines = "host without trampolines"
 	noFQ          = "host without fq"
 	noVLAN        = "host without VLANs"
+	noTunnels     = "host without Geneve and other tunnels"
 	noDummy       = "host without dummy interfaces"
 )

@@ -27,6 +27,9 @@ func hostLimits() (limits []string, err error) {
 		{noTrampolines, tryTrampolines},
 		{noFQ, func() error { return netlab.SetQdisc(p.Client, p.ClientIf, "fq") }},
 		{noVLAN, func() error { return netlab.AddVLAN(p.Client, p.ClientIf, "v7", 7) }},
+		{noTunnels, func() error {
+			return netlab.AddTunnel(p.Client, "g7", netlab.Tunnel{Kind: "geneve", Port: 6081, External: true})
+		}},
 		{noDummy, func() error { return netlab.AddDummy(p.Client, "d0") }},
 	} {
 		switch err := try.f(); {

@@ -17,7 +17,8 @@ import (
 // wantedModules is what tests may make use of, unless the kernel has it built
 // in.
 var wantedModules = []string{
-	"veth", "vxlan", "geneve", "ip_gre", "ip6_gre", "ipip", "ip6_tunnel", "dummy", "tun", "bridge", "8021q", "sch_fq", "sch_etf", "sch_ingress", "cls_bpf",
+	"veth", "vxlan", "geneve", "ip_gre", "ip6_gre", "ipip", "sit", "ip6_tunnel", "fou", "dummy", "tun", "bridge", "8021q",
+	"sch_fq", "sch_etf", "sch_ingress", "cls_bpf",
 }
 
 // nativeModule is the kernel module of bpf/kmod.

@@ -62,13 +62,23 @@ var justifiedSkips = []struct {
 	},
 	{
 		regexp.MustCompile(`^` + noTrampolines + `$`),
-		regexp.MustCompile(`^tests TestTracing`),
+		regexp.MustCompile(`^tests Test(Tracing|TruthForgerSockets/tracing_true$)`),
 		"this machine allows no BPF trampolines",
 	},
 	{
 		regexp.MustCompile(`^` + noFQ + `$`),
 		regexp.MustCompile(`^tests Test(Attached|Detached|LaunchTime)FQ`),
 		"this machine has no queueing discipline fq",
+	},
+	{
+		regexp.MustCompile(`^` + noVLAN + `$`),
+		regexp.MustCompile(`^tests TestTruthForgerWire/.*/(VLAN|QinQ)$`),
+		"this machine has no VLANs",
+	},
+	{
+		regexp.MustCompile(`^` + noTunnels + `$`),
+		regexp.MustCompile(`^tests TestTruthForgerWire/.*/(Geneve|GRE|IPIP|6in4|4in6|6in6|FOU|GUE|SRv6)`),
+		"this machine has no such tunnels",
 	},
 	{
 		regexp.MustCompile(`^` + noVLAN + `$`),
