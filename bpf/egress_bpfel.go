@@ -23,6 +23,7 @@ const (
 	egressMapSockmetaHandshakes = "sockmeta_handshakes"
 	egressMapSockmetaInst       = "sockmeta_inst"
 	egressMapSockmetaLocalDevs  = "sockmeta_local_devs"
+	egressMapSockmetaLocalFlows = "sockmeta_local_flows"
 	egressMapSockmetaLocals     = "sockmeta_locals"
 	egressMapSockmetaRaws       = "sockmeta_raws"
 	egressMapSockmetaRx         = "sockmeta_rx"
@@ -88,6 +89,7 @@ type egressMapSpecs struct {
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
@@ -129,6 +131,7 @@ type egressMaps struct {
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
@@ -145,6 +148,7 @@ func (m *egressMaps) Close() error {
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
+		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,

@@ -23,6 +23,7 @@ const (
 	ingressMapSockmetaHandshakes = "sockmeta_handshakes"
 	ingressMapSockmetaInst       = "sockmeta_inst"
 	ingressMapSockmetaLocalDevs  = "sockmeta_local_devs"
+	ingressMapSockmetaLocalFlows = "sockmeta_local_flows"
 	ingressMapSockmetaLocals     = "sockmeta_locals"
 	ingressMapSockmetaRaws       = "sockmeta_raws"
 	ingressMapSockmetaRx         = "sockmeta_rx"
@@ -89,6 +90,7 @@ type ingressMapSpecs struct {
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
@@ -131,6 +133,7 @@ type ingressMaps struct {
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
@@ -147,6 +150,7 @@ func (m *ingressMaps) Close() error {
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
+		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,

@@ -23,6 +23,7 @@ const (
 	nativeMapSockmetaHandshakes  = "sockmeta_handshakes"
 	nativeMapSockmetaInst        = "sockmeta_inst"
 	nativeMapSockmetaLocalDevs   = "sockmeta_local_devs"
+	nativeMapSockmetaLocalFlows  = "sockmeta_local_flows"
 	nativeMapSockmetaLocals      = "sockmeta_locals"
 	nativeMapSockmetaRaws        = "sockmeta_raws"
 	nativeMapSockmetaRx          = "sockmeta_rx"
@@ -105,6 +106,7 @@ type nativeMapSpecs struct {
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
@@ -151,6 +153,7 @@ type nativeMaps struct {
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
@@ -167,6 +170,7 @@ func (m *nativeMaps) Close() error {
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
+		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,

@@ -23,6 +23,7 @@ const (
 	sockopsMapSockmetaHandshakes = "sockmeta_handshakes"
 	sockopsMapSockmetaInst       = "sockmeta_inst"
 	sockopsMapSockmetaLocalDevs  = "sockmeta_local_devs"
+	sockopsMapSockmetaLocalFlows = "sockmeta_local_flows"
 	sockopsMapSockmetaLocals     = "sockmeta_locals"
 	sockopsMapSockmetaRaws       = "sockmeta_raws"
 	sockopsMapSockmetaRx         = "sockmeta_rx"
@@ -87,6 +88,7 @@ type sockopsMapSpecs struct {
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
@@ -127,6 +129,7 @@ type sockopsMaps struct {
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
@@ -143,6 +146,7 @@ func (m *sockopsMaps) Close() error {
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
+		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,

@@ -183,6 +183,7 @@ type sockoptSockmetaInstance struct {
 	Info        sockoptSockmetaInfo
 	Policy      sockoptSockmetaPolicy
 	LastId      uint64
+	LocalFirst  uint64
 	LocalCursor uint64
 }
 
@@ -206,7 +207,10 @@ type sockoptSockmetaLocal struct {
 	Seq      uint64
 	Flow     sockoptSockmetaFlow
 	Dev      sockoptSockmetaLocalDev
-	Arrived  uint64
+	Arrived  sockoptSockmetaLocalDev
+	Skb      uint64
+	Bytes    uint32
+	Segs     uint32
 	OtherEnd uint32
 	Len      uint32
 	Area     [256]uint8
@@ -387,6 +391,7 @@ const (
 	sockoptMapSockmetaHandshakes  = "sockmeta_handshakes"
 	sockoptMapSockmetaInst        = "sockmeta_inst"
 	sockoptMapSockmetaLocalDevs   = "sockmeta_local_devs"
+	sockoptMapSockmetaLocalFlows  = "sockmeta_local_flows"
 	sockoptMapSockmetaLocals      = "sockmeta_locals"
 	sockoptMapSockmetaRaws        = "sockmeta_raws"
 	sockoptMapSockmetaRx          = "sockmeta_rx"
@@ -467,6 +472,7 @@ type sockoptMapSpecs struct {
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
@@ -521,6 +527,7 @@ type sockoptMaps struct {
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
@@ -537,6 +544,7 @@ func (m *sockoptMaps) Close() error {
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
+		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,

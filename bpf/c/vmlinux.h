@@ -41,9 +41,13 @@ struct sock {
 struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
+	unsigned int len;
 	unsigned char *head;
+	unsigned char *data;
 	unsigned int end;
 	__u16 mac_header;
+	__u16 network_header;
+	__u8 pp_recycle : 1;
 	__u8 active_extensions;
 	__s64 tstamp;
 	__u32 priority;
