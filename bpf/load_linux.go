@@ -181,18 +181,22 @@ func (p *programs) shared() map[string]*ebpf.Map {
 		seatsName:             p.bounds.SockmetaSeats,
 		roomsName:             p.bounds.SockmetaRooms,
 		secretName:            p.maps.SockmetaSecret,
+		localFlowsName:        p.maps.SockmetaLocalFlows,
 	}
 }
 
 // firstRound returns where an attachment begins to count the rounds through its
-// slots. A clock whose ticks, of 4 µs, are shorter than any round puts it behind all
-// rounds of earlier attachments. Handles have room for 6 days of them, which is
-// longer than datagrams wait.
-func firstRound() uint64 {
+// slots: behind all rounds of earlier attachments, since no round is shorter than
+// the clock's units of 4 µs (next_slot in c/ingress.bpf.c sees to it). Handles have
+// room for 6 days of them.
+func firstRound() uint64 { return monotonic()>>12 + 1 }
+
+// monotonic returns the time by the clock that programs have, in ns.
+func monotonic() uint64 {
 	var now unix.Timespec
 	// It does not fail for this clock.
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
-	return uint64(now.Nano()) >> 12
+	return uint64(now.Nano())
 }
 
 // loadShared loads one object on top of the maps that are there already.
@@ -221,22 +225,23 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 	if !ok {
 		return errors.New("receive map has no id")
 	}
-	var random [12]byte
+	var random [8]byte
 	rand.Read(random[:])
 
+	firstLocal := monotonic() / 2
 	inst := instance{
 		Info: Info{
 			Abi:         ABI,
 			SlotsPerCpu: uint32(slotsPerCPU),
-			Instance:    binary.NativeEndian.Uint64(random[:8]),
+			Instance:    binary.NativeEndian.Uint64(random[:]),
 			RxMapId:     uint32(id),
 			Slots:       p.maps.SockmetaRx.MaxEntries(),
 		},
 		Policy: opts.Policy.encode(),
 		Bounds: opts.bounds(p.maps.SockmetaRx),
-		// A receiver may have opted in to two attachments: they are to give
-		// different numbers.
-		LocalCursor: uint64(binary.NativeEndian.Uint32(random[8:])),
+		// struct sockmeta_local says why it begins there.
+		LocalFirst:  firstLocal,
+		LocalCursor: firstLocal,
 	}
 	if opts.Tracing {
 		inst.Info.Features |= TracingFeature

@@ -218,6 +218,7 @@ type sockoptSockmetaInstance struct {
 	Policy      sockoptSockmetaPolicy
 	Bounds      sockoptSockmetaBounds
 	LastId      uint64
+	LocalFirst  uint64
 	LocalCursor uint64
 	LastPage    uint64
 }
@@ -242,7 +243,10 @@ type sockoptSockmetaLocal struct {
 	Seq      uint64
 	Flow     sockoptSockmetaFlow
 	Dev      sockoptSockmetaLocalDev
-	Arrived  uint64
+	Arrived  sockoptSockmetaLocalDev
+	Skb      uint64
+	Bytes    uint32
+	Segs     uint32
 	OtherEnd uint32
 	Len      uint32
 	Area     [256]uint8
@@ -474,6 +478,7 @@ const (
 	sockoptMapSockmetaHandshakes  = "sockmeta_handshakes"
 	sockoptMapSockmetaInst        = "sockmeta_inst"
 	sockoptMapSockmetaLocalDevs   = "sockmeta_local_devs"
+	sockoptMapSockmetaLocalFlows  = "sockmeta_local_flows"
 	sockoptMapSockmetaLocals      = "sockmeta_locals"
 	sockoptMapSockmetaPages       = "sockmeta_pages"
 	sockoptMapSockmetaRaws        = "sockmeta_raws"
@@ -559,6 +564,7 @@ type sockoptMapSpecs struct {
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
@@ -618,6 +624,7 @@ type sockoptMaps struct {
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
+	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
@@ -639,6 +646,7 @@ func (m *sockoptMaps) Close() error {
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
+		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaPages,
 		m.SockmetaRaws,

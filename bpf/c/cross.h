@@ -74,8 +74,8 @@ __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
 	struct sockmeta_instance *inst = this_instance();
 	struct sockmeta_flow flow = {};
 	struct sockmeta_local *slot;
+	__u64 number, *last;
 	__u32 *other_end, len;
-	__u64 number;
 
 	if (!rec || !inst || !inst->policy.crosses || !rec->area_len)
 		return 0;
@@ -83,16 +83,25 @@ __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
 	other_end = bpf_map_lookup_elem(&sockmeta_local_devs, &dev);
 	if (!other_end || !flow_of_packet(ctx, &flow))
 		return 0;
-	number = __sync_fetch_and_add(&inst->local_cursor, 1) + FIRST_SEQ;
-	number &= SOCKMETA_TX_END - 1;
+	number = __sync_fetch_and_add(&inst->local_cursor, 1);
 	slot = local_slot(number);
-	/* once around: the first ones are no records */
-	if (!is_record(number) || !slot || claim(&slot->seq) == SOCKMETA_BUSY)
+	if (!slot)
 		return 0;
+	last = flow_time(&flow);
+	if (last)
+		*last = bpf_ktime_get_coarse_ns();
+	if (claim(&slot->seq) == SOCKMETA_BUSY) {
+		/* the receiver is to learn that there was something */
+		ctx->tstamp = number;
+		return 0;
+	}
 	slot->flow = flow;
 	slot->dev = dev;
 	slot->other_end = *other_end;
-	slot->arrived = 0;
+	slot->arrived.netns = 0;
+	slot->skb = (__u64)kernel_skb(ctx);
+	slot->bytes = ctx->len;
+	slot->segs = ctx->gso_segs;
 	len = cross(slot, rec, &inst->policy);
 	slot->len = len;
 	publish(&slot->seq, len ? number : 0);

@@ -47,21 +47,6 @@ static __always_inline void forget(struct sockmeta_flights *f, __u64 skb)
 #define SHORT_SLOT 64
 #define SHORT_AREA (SHORT_SLOT - __builtin_offsetof(struct sockmeta_tx_slot, rec.area))
 
-/* Whether the datagram comes from a socket's queue of corked ones, or another one
- * is in it.
- */
-static __always_inline int may_be_corked(struct bpf_sock *sk)
-{
-	struct udp_sock *up;
-
-	if (!ksym_exists(bpf_rdonly_cast)) {
-		up = kernel_address(sk);
-		return BPF_CORE_READ(up, pending);
-	}
-	up = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct udp_sock));
-	return up->pending;
-}
-
 /* Reads the record that the number stands for from the memory of the task that
  * sends.
  */

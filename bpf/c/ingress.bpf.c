@@ -24,8 +24,10 @@ static __always_inline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_s
 	__u64 handle;
 
 	slot = take_slot(&handle);
-	if (!slot)
+	if (!slot) {
+		ctx->tstamp = handle;
 		return;
+	}
 	slot->owner = st->id;
 	slot->tsflags = st->tsflags;
 	fill_record(ctx, &slot->rec);

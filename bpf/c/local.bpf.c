@@ -59,24 +59,94 @@ static __always_inline int from_other_end(const struct sockmeta_local *slot,
 	return slot->dev.ifindex == *other_end && slot->other_end == dev->ifindex;
 }
 
+/* A number that an attachment has given, whether or not its slot still has it. */
+static __always_inline int was_given(__u64 number)
+{
+	struct sockmeta_instance *inst = this_instance();
+
+	return inst && number - inst->local_first < inst->local_cursor - inst->local_first;
+}
+
+/*
+ * Whether an aggregate is the very packet that left, a train of segments, and
+ * neither part of a train nor merged with anything (GRO keeps the first packet's
+ * number, whatever the others have).
+ *
+ * Merged packets have the first one's address, and more bytes than it left with.
+ * Pieces of a train have its number, and not its address: software makes them while
+ * the train is still there (net/core/skbuff.c, skb_segment), and the one way to cut
+ * that keeps the address (skb_segment_list) is for what GRO put into a list, behind
+ * this program. Where XDP has pieces copied, the copy could be where the train was: it
+ * lies in the page pool's memory (skb_pp_cow_data), in which no socket's packet
+ * begins.
+ */
+static __always_inline int left_like_this(struct __sk_buff *ctx, const struct sockmeta_local *slot)
+{
+	struct sk_buff *skb = kernel_skb(ctx);
+	__u32 bytes = skb->len - (__u32)(skb->head + skb->network_header - skb->data);
+
+	if (bpf_core_field_exists(skb->pp_recycle) && BPF_CORE_READ_BITFIELD(skb, pp_recycle))
+		return 0;
+	return slot->skb == (__u64)skb && slot->bytes == bytes && slot->segs == ctx->gso_segs;
+}
+
+/* What waits between the sender and here for longer is not looked for any more. */
+#define LOST_NS (60 * 1000000000ULL)
+
+/* Whether an aggregate whose first packet has no number may have swallowed one. */
+static __always_inline int may_have_merged(const struct sockmeta_flow *flow)
+{
+	__u64 *last = flow_time(flow);
+
+	return last && *last && bpf_ktime_get_coarse_ns() - *last < LOST_NS;
+}
+
+/* The number to go on with, 0 where it was lost, NOTHING where there was none. */
+#define NOTHING (~0ULL)
+
+static __always_inline __u64 number_of(struct __sk_buff *ctx, __u64 number,
+				       const struct sockmeta_flow *flow)
+{
+	struct sockmeta_local_dev dev = {};
+	struct sockmeta_local *slot;
+
+	if (!number)
+		return may_have_merged(flow) ? 0 : NOTHING;
+	slot = local_slot(number);
+	if (!slot)
+		return NOTHING;
+	if (read_seq(&slot->seq) != number)
+		return 0;
+	device_of(ctx, &dev);
+	/* made up, or another's */
+	if (!from_other_end(slot, &dev) || !same_flow(&slot->flow, flow))
+		return ctx->gso_size && may_have_merged(flow) ? 0 : NOTHING;
+	if (ctx->gso_size && !left_like_this(ctx, slot))
+		return 0;
+	slot->arrived = dev;
+	return read_seq(&slot->seq) == number ? number : 0;
+}
+
 SEC("tcx/ingress")
 int sockmeta_local(struct __sk_buff *ctx)
 {
-	struct sockmeta_local_dev dev = {};
 	struct sockmeta_flow flow = {};
 	__u64 number = ctx->tstamp;
-	struct sockmeta_local *slot;
 
-	/* times of reception and far launch times are none of ours */
-	if (ctx->tstamp_type != BPF_SKB_TSTAMP_DELIVERY_MONO || !number || number >= SOCKMETA_TX_END)
+	if (ctx->tstamp_type != BPF_SKB_TSTAMP_DELIVERY_MONO) {
+		/* a mark is only what this program puts on */
+		if ((number & SOCKMETA_LOCAL_MARK) == SOCKMETA_LOCAL_MARK)
+			bpf_skb_set_tstamp(ctx, 0, BPF_SKB_TSTAMP_UNSPEC);
+		number = 0;
+	} else if (!was_given(number)) {
+		/* a delivery time */
+		number = 0;
+	}
+	if ((!number && !ctx->gso_size) || !flow_of_packet(ctx, &flow))
 		return TCX_NEXT;
-	device_of(ctx, &dev);
-	slot = local_slot(number);
-	if (!slot || read_seq(&slot->seq) != number || !from_other_end(slot, &dev) ||
-	    !flow_of_packet(ctx, &flow) || !same_flow(&slot->flow, &flow) ||
-	    read_seq(&slot->seq) != number || !receiver_opted_in(ctx, &flow))
+	number = number_of(ctx, number, &flow);
+	if (number == NOTHING || !receiver_opted_in(ctx, &flow))
 		return TCX_NEXT;
-	slot->arrived = dev.netns;
 	/* from now on it is a time of reception, which the kernel leaves alone */
 	bpf_skb_set_tstamp(ctx, SOCKMETA_LOCAL_MARK | number, BPF_SKB_TSTAMP_UNSPEC);
 	return TCX_NEXT;

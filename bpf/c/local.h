@@ -4,9 +4,9 @@
  * (Attachment.AttachLocal), the egress program puts what the policy lets cross
  * into a slot and its number into skb->tstamp, where loopback and veth leave it
  * alone: to them it is a delivery time. local.bpf.c, on the receiving device,
- * makes sure that the packet is from the other end and of the flow that the
- * number is of, and marks it, or else the
- * kernel would clear it on the packet's way to the socket (net/ipv4/ip_input.c,
+ * makes sure that the packet is from the other end, of the flow that the number
+ * is of, and not merged with others. It marks the number, or else the kernel
+ * would clear it on the packet's way to the socket (net/ipv4/ip_input.c,
  * skb_clear_delivery_time). cgroup ingress puts the slot's TLVs into the
  * receiver's record, as the value of SOCKMETA_KEY_SENDER.
  */
@@ -82,6 +82,19 @@ static __always_inline int same_flow(const struct sockmeta_flow *a, const struct
 	return !differ;
 }
 
+/* When the flow had a number last; several flows may share the place. */
+static __always_inline __u64 *flow_time(const struct sockmeta_flow *f)
+{
+	const __u64 *word = (const __u64 *)f;
+	__u64 hash = 0;
+	__u32 i, index;
+
+	for (i = 0; i < sizeof(*f) / sizeof(*word); i++)
+		hash = (hash ^ word[i]) * 0x9e3779b97f4a7c15ULL;
+	index = (hash >> 32) & (SOCKMETA_LOCAL_FLOWS - 1);
+	return bpf_map_lookup_elem(&sockmeta_local_flows, &index);
+}
+
 /* The device that a packet is at. */
 static __always_inline void device_of(struct __sk_buff *ctx, struct sockmeta_local_dev *dev)
 {
@@ -121,21 +134,29 @@ static __always_inline int tlvs_end_at(const struct sockmeta_record *rec, __u32 
 
 /*
  * Puts what the sender gave behind the producer's values, as one TLV in front
- * of the anchor: whatever a sender says, a producer has said it before. Marks
- * can be made up as numbers can (see sockmeta_ingress), so the slot has to say
- * that the packet has come to this namespace.
+ * of the anchor: whatever a sender says, a producer has said it before.
+ *
+ * Marks can be made up as numbers can (see sockmeta_ingress): the slot has to be
+ * of this packet's flow, and to say that the packet came by this device, where
+ * local.bpf.c takes off what it did not put on itself.
  */
 static __always_inline int put_sender(struct __sk_buff *ctx, struct sockmeta_record *rec,
 				      __u64 number)
 {
-	struct sockmeta_local_dev dev;
+	struct sockmeta_local_dev dev = {};
+	struct sockmeta_flow flow = {};
 	struct sockmeta_local *slot;
 	__u32 at = 0, len;
 
-	device_of(ctx, &dev);
-	number &= SOCKMETA_TX_END - 1;
+	number &= ~SOCKMETA_LOCAL_MARK;
+	if (!is_record(number))
+		return 0;
 	slot = local_slot(number);
-	if (!slot || read_seq(&slot->seq) != number || slot->arrived != dev.netns)
+	if (!slot || read_seq(&slot->seq) != number)
+		return 0;
+	device_of(ctx, &dev);
+	if (slot->arrived.netns != dev.netns || slot->arrived.ifindex != dev.ifindex ||
+	    !flow_of_packet(ctx, &flow) || !same_flow(&slot->flow, &flow))
 		return 0;
 	/* a multiple of 4, which the mask tells the verifier, like the bound */
 	len = slot->len & SOCKMETA_AREA_MAX;

@@ -50,7 +50,8 @@ struct sockmeta_instance {
 	struct sockmeta_policy policy;
 	struct sockmeta_bounds bounds;
 	__u64 last_id;		/* of struct sockmeta_sk */
-	__u64 local_cursor;	/* local slots used so far */
+	__u64 local_first;	/* numbers of local slots begin here, */
+	__u64 local_cursor;	/* and this is the next one */
 	__u64 last_page;	/* number of struct sockmeta_page */
 };
 
@@ -230,15 +231,23 @@ struct {
 	__type(value, __u32);	/* ifindex of the other end; 0: loopback, the same */
 } sockmeta_local_devs SEC(".maps");
 
-/* Records on their way between sockets of this host, for local.bpf.c. The
- * number of a slot is in skb->tstamp: its generation and its index, below
- * SOCKMETA_TX_END.
+/*
+ * Records on their way between sockets of this host, for local.bpf.c. The number
+ * in skb->tstamp says which one it is: no two packets ever have the same. It
+ * counts up from half of the time at which the programs were attached
+ * (CLOCK_MONOTONIC, ns). Packets that take more than 2 ns each keep it below half
+ * of the present time. So it is in the past, as the time that the devices take it
+ * for; delivery times that TCP sets are above; and whatever is attached later
+ * begins above it.
  */
 struct sockmeta_local {
 	__u64 seq;		/* the number, or SOCKMETA_BUSY */
 	struct sockmeta_flow flow;
 	struct sockmeta_local_dev dev;	/* that the packet left by */
-	__u64 arrived;		/* cookie of the namespace that it came to; 0: none */
+	struct sockmeta_local_dev arrived;	/* that it came to; netns 0: none yet */
+	__u64 skb;		/* the packet as it left: its address, */
+	__u32 bytes;		/* length from the IP header on, */
+	__u32 segs;		/* and segments, as gso_segs has them */
 	__u32 other_end;	/* of dev */
 	__u32 len;
 	__u8 area[256];
@@ -253,7 +262,19 @@ struct {
 	__type(value, struct sockmeta_local);
 } sockmeta_locals SEC(".maps");
 
-/* In skb->tstamp from TC ingress to cgroup ingress, with the number below. */
+/* When a number was last given to a flow, by the flow's hash: ns, coarse clock. */
+#define SOCKMETA_LOCAL_FLOWS 8192U
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SOCKMETA_LOCAL_FLOWS);
+	__type(key, __u32);
+	__type(value, __u64);
+} sockmeta_local_flows SEC(".maps");
+
+/* In skb->tstamp from TC ingress to cgroup ingress, with the number below; alone
+ * it says that there was one, which was lost.
+ */
 #define SOCKMETA_LOCAL_MARK (3ULL << 61)
 
 static __always_inline struct sockmeta_instance *this_instance(void)

@@ -235,7 +235,13 @@ static __always_inline struct sockmeta_proc *this_proc(struct sockmeta_flights *
 	return 0;
 }
 
-/* Tells where the transmit slots of this process are. It may ask again. */
+/*
+ * Tells where the transmit slots of this process are. It asks again when the
+ * numbers of its slots begin anew (bpf/txslots_linux.go). A datagram that waits
+ * corked, by whichever process, may have such a number, and leave with what the slot
+ * has by then: as long as there is one the answer is EBUSY. The socket's lock,
+ * which is held here, is held while a datagram is corked and while it leaves.
+ */
 static __always_inline int set_slots(struct bpf_sockopt *ctx, struct sockmeta_sk *st)
 {
 	struct sockmeta_tx_slots *req = ctx->optval;
@@ -248,6 +254,8 @@ static __always_inline int set_slots(struct bpf_sockopt *ctx, struct sockmeta_sk
 		return refuse(-EINVAL);
 	if (req->abi != SOCKMETA_ABI)
 		return 1;
+	if (may_be_corked(ctx->sk))
+		return refuse(-EBUSY);
 	f = bpf_sk_storage_get(&sockmeta_flights, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!f)
 		return refuse(-ENOMEM);

@@ -5,6 +5,7 @@
 #ifndef SOCKMETA_TX_PROGS_H
 #define SOCKMETA_TX_PROGS_H
 
+#include "kfuncs.h"
 #include "maps.h"
 #include <linux/in.h>
 
@@ -36,6 +37,21 @@ static __always_inline __u64 socket_number(const struct sockmeta_sk *st)
 	struct sockmeta_instance *inst = this_instance();
 
 	return inst ? inst->info.instance + st->id : 0;
+}
+
+/* Whether the socket has a datagram that several calls make: at egress, whether the
+ * packet may be that one.
+ */
+static __always_inline int may_be_corked(struct bpf_sock *sk)
+{
+	struct udp_sock *up;
+
+	if (!ksym_exists(bpf_rdonly_cast)) {
+		up = kernel_address(sk);
+		return BPF_CORE_READ(up, pending);
+	}
+	up = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct udp_sock));
+	return up->pending;
 }
 
 /* Takes from the record what the sender may not ask for. */

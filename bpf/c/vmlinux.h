@@ -66,11 +66,14 @@ enum sock_flags {
 struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
+	unsigned int len;
 	unsigned char *head;
+	unsigned char *data;
 	unsigned int end;
 	__u16 mac_header;
 	__u16 network_header;
 	__u16 transport_header;
+	__u8 pp_recycle : 1;
 	__u8 active_extensions;
 	__u8 ip_summed : 2;
 	__u8 csum_valid : 1;
