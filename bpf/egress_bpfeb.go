@@ -20,10 +20,10 @@ const (
 	egressMapSockmetaCount      = "sockmeta_count"
 	egressMapSockmetaCursor     = "sockmeta_cursor"
 	egressMapSockmetaFlights    = "sockmeta_flights"
+	egressMapSockmetaGiven      = "sockmeta_given"
 	egressMapSockmetaHandshakes = "sockmeta_handshakes"
 	egressMapSockmetaInst       = "sockmeta_inst"
 	egressMapSockmetaLocalDevs  = "sockmeta_local_devs"
-	egressMapSockmetaLocalFlows = "sockmeta_local_flows"
 	egressMapSockmetaLocals     = "sockmeta_locals"
 	egressMapSockmetaRaws       = "sockmeta_raws"
 	egressMapSockmetaRx         = "sockmeta_rx"
@@ -86,10 +86,10 @@ type egressMapSpecs struct {
 	SockmetaCount      *ebpf.MapSpec `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.MapSpec `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.MapSpec `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.MapSpec `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
@@ -128,10 +128,10 @@ type egressMaps struct {
 	SockmetaCount      *ebpf.Map `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.Map `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.Map `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.Map `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
@@ -145,10 +145,10 @@ func (m *egressMaps) Close() error {
 		m.SockmetaCount,
 		m.SockmetaCursor,
 		m.SockmetaFlights,
+		m.SockmetaGiven,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
-		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,

@@ -29,7 +29,7 @@ const (
 	rawsName       = "sockmeta_raws"
 	localDevsName  = "sockmeta_local_devs"
 	localsName     = "sockmeta_locals"
-	localFlowsName = "sockmeta_local_flows"
+	givenName      = "sockmeta_given"
 )
 
 // kernelName is what the kernel keeps of a name (BPF_OBJ_NAME_LEN).

@@ -159,7 +159,7 @@ func (p *programs) shared() map[string]*ebpf.Map {
 		"sockmeta_raws":       p.maps.SockmetaRaws,
 		"sockmeta_local_devs": p.maps.SockmetaLocalDevs,
 		"sockmeta_locals":     p.maps.SockmetaLocals,
-		localFlowsName:        p.maps.SockmetaLocalFlows,
+		givenName:             p.maps.SockmetaGiven,
 	}
 }
 

@@ -20,10 +20,10 @@ const (
 	nativeMapSockmetaCount       = "sockmeta_count"
 	nativeMapSockmetaCursor      = "sockmeta_cursor"
 	nativeMapSockmetaFlights     = "sockmeta_flights"
+	nativeMapSockmetaGiven       = "sockmeta_given"
 	nativeMapSockmetaHandshakes  = "sockmeta_handshakes"
 	nativeMapSockmetaInst        = "sockmeta_inst"
 	nativeMapSockmetaLocalDevs   = "sockmeta_local_devs"
-	nativeMapSockmetaLocalFlows  = "sockmeta_local_flows"
 	nativeMapSockmetaLocals      = "sockmeta_locals"
 	nativeMapSockmetaRaws        = "sockmeta_raws"
 	nativeMapSockmetaRx          = "sockmeta_rx"
@@ -103,10 +103,10 @@ type nativeMapSpecs struct {
 	SockmetaCount      *ebpf.MapSpec `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.MapSpec `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.MapSpec `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.MapSpec `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
@@ -150,10 +150,10 @@ type nativeMaps struct {
 	SockmetaCount      *ebpf.Map `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.Map `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.Map `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.Map `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
@@ -167,10 +167,10 @@ func (m *nativeMaps) Close() error {
 		m.SockmetaCount,
 		m.SockmetaCursor,
 		m.SockmetaFlights,
+		m.SockmetaGiven,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
-		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,

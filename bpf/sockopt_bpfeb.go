@@ -388,10 +388,10 @@ const (
 	sockoptMapSockmetaCount       = "sockmeta_count"
 	sockoptMapSockmetaCursor      = "sockmeta_cursor"
 	sockoptMapSockmetaFlights     = "sockmeta_flights"
+	sockoptMapSockmetaGiven       = "sockmeta_given"
 	sockoptMapSockmetaHandshakes  = "sockmeta_handshakes"
 	sockoptMapSockmetaInst        = "sockmeta_inst"
 	sockoptMapSockmetaLocalDevs   = "sockmeta_local_devs"
-	sockoptMapSockmetaLocalFlows  = "sockmeta_local_flows"
 	sockoptMapSockmetaLocals      = "sockmeta_locals"
 	sockoptMapSockmetaRaws        = "sockmeta_raws"
 	sockoptMapSockmetaRx          = "sockmeta_rx"
@@ -469,10 +469,10 @@ type sockoptMapSpecs struct {
 	SockmetaCount      *ebpf.MapSpec `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.MapSpec `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.MapSpec `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.MapSpec `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.MapSpec `ebpf:"sockmeta_rx"`
@@ -524,10 +524,10 @@ type sockoptMaps struct {
 	SockmetaCount      *ebpf.Map `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.Map `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.Map `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.Map `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
 	SockmetaRx         *ebpf.Map `ebpf:"sockmeta_rx"`
@@ -541,10 +541,10 @@ func (m *sockoptMaps) Close() error {
 		m.SockmetaCount,
 		m.SockmetaCursor,
 		m.SockmetaFlights,
+		m.SockmetaGiven,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
-		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaRaws,
 		m.SockmetaRx,

@@ -21,6 +21,8 @@ import (
 type transmitter struct {
 	slots *bpf.TxSlots
 	info  bpf.TxInfo
+	// epoch is that of the slots when the socket was registered.
+	epoch uint64
 	err   error // not nil: why metadata cannot be sent
 }
 
@@ -33,26 +35,53 @@ func (c *UDPConn) transmitter() *transmitter {
 		tx.err = tx.prepare(&c.sock)
 	}
 	if tx.err != nil {
+		busy := errors.Is(tx.err, syscall.EBUSY)
+		tx.err = opError("metadata", c.udp, tx.err)
+		if busy {
+			return tx
+		}
 		// A socket that has no programs may be wrapped anew; this wrapper
 		// does not ask for each datagram.
-		tx.err = opError("metadata", c.udp, tx.err)
 	}
 	c.tx.CompareAndSwap(nil, tx)
 	return c.tx.Load()
 }
 
+// renewed returns a transmitter that may send by the numbers that the slot has
+// now. While a datagram is corked there is none: whatever is sent then becomes part
+// of it, and its record is that of the first call. So the one that is returned has
+// numbers that lead nowhere. Should the datagram leave by itself all the same, it
+// counts as foreign.
+func (c *UDPConn) renewed(tx *transmitter, slot int) *transmitter {
+	if tx.epoch >= tx.slots.Began(slot) {
+		return tx
+	}
+	if now := c.tx.Load(); now.epoch >= tx.slots.Began(slot) {
+		return now
+	}
+	anew := &transmitter{slots: tx.slots}
+	if err := anew.register(&c.sock); err != nil {
+		nowhere := *tx
+		nowhere.info.Proc = 0
+		return &nowhere
+	}
+	c.tx.CompareAndSwap(tx, anew)
+	return anew
+}
+
 func (tx *transmitter) prepare(s *socket) error {
-	slots, err := bpf.ProcessTxSlots()
-	if err != nil {
+	var err error
+	if tx.slots, err = bpf.ProcessTxSlots(); err != nil {
 		return err
 	}
-	cerr := s.raw.Control(func(fd uintptr) {
-		if tx.info, err = slots.Register(int(fd)); err == nil {
-			err = bpf.EnableTxTime(int(fd))
+	if err = tx.register(s); err == nil {
+		cerr := s.raw.Control(func(fd uintptr) { err = bpf.EnableTxTime(int(fd)) })
+		if cerr != nil {
+			return cerr
 		}
-	})
-	if cerr != nil {
-		return cerr
+	}
+	if errors.Is(err, syscall.EBUSY) {
+		return fmt.Errorf("%w: a corked datagram has the record of its first call: %w", ErrOverrun, err)
 	}
 	if errors.Is(err, ErrNotSupported) {
 		if why := s.attached(); why != nil {
@@ -62,7 +91,16 @@ func (tx *transmitter) prepare(s *socket) error {
 	if err == nil && tx.info.Proc == 0 {
 		err = fmt.Errorf("%w: too many processes send on the socket", ErrNotSupported)
 	}
-	tx.slots = slots
+	return err
+}
+
+// register tells the socket's programs where the slots are.
+func (tx *transmitter) register(s *socket) (err error) {
+	tx.epoch = tx.slots.Epoch()
+	cerr := s.raw.Control(func(fd uintptr) { tx.info, err = tx.slots.Register(int(fd)) })
+	if cerr != nil {
+		return cerr
+	}
 	return err
 }
 
@@ -86,7 +124,8 @@ func (tx *transmitter) prepare(s *socket) error {
 // come up in the kernel are counted (bpf.Attachment.Counts).
 //
 // It allocates nothing, makes one system call, needs no privilege, and has what
-// Attach needs of the kernel. The first call on a socket makes four more.
+// Attach needs of the kernel. The first call on a socket makes four more, and every
+// thousandth two.
 func (c *UDPConn) WriteMetadata(b []byte, md *cmsg.Metadata, addr netip.AddrPort) (int, error) {
 	if md == nil || md.IsEmpty() {
 		return c.writePlain(b, addr)
@@ -180,7 +219,7 @@ func (c *UDPConn) send(tx *transmitter, b, oob []byte, md *cmsg.Metadata, to des
 		}
 		return n, oobn, err
 	}
-	n, oobn, err = c.writeMsg(b, tx.fill(slot, oob, md), to)
+	n, oobn, err = c.writeMsg(b, c.renewed(tx, slot).fill(slot, oob, md), to)
 	tx.slots.Release(slot)
 	if err == nil {
 		err = c.refused(tx, md)

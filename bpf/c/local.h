@@ -91,8 +91,8 @@ static __always_inline __u64 *flow_time(const struct sockmeta_flow *f)
 
 	for (i = 0; i < sizeof(*f) / sizeof(*word); i++)
 		hash = (hash ^ word[i]) * 0x9e3779b97f4a7c15ULL;
-	index = (hash >> 32) & (SOCKMETA_LOCAL_FLOWS - 1);
-	return bpf_map_lookup_elem(&sockmeta_local_flows, &index);
+	index = (hash >> 32) & (SOCKMETA_GIVEN - 1);
+	return bpf_map_lookup_elem(&sockmeta_given, &index);
 }
 
 /* The device that a packet is at. */

@@ -193,14 +193,14 @@ struct {
 } sockmeta_locals SEC(".maps");
 
 /* When a number was last given to a flow, by the flow's hash: ns, coarse clock. */
-#define SOCKMETA_LOCAL_FLOWS 8192U
+#define SOCKMETA_GIVEN 8192U
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SOCKMETA_LOCAL_FLOWS);
+	__uint(max_entries, SOCKMETA_GIVEN);
 	__type(key, __u32);
 	__type(value, __u64);
-} sockmeta_local_flows SEC(".maps");
+} sockmeta_given SEC(".maps");
 
 /* In skb->tstamp from TC ingress to cgroup ingress, with the number below; alone
  * it says that there was one, which was lost.
