@@ -70,6 +70,12 @@ func ProcessTxSlots() (*TxSlots, error) { return nil, errOS }
 // Take returns false.
 func (*TxSlots) Take() (int, bool) { return 0, false }
 
+// Epoch returns 0.
+func (*TxSlots) Epoch() uint64 { return 0 }
+
+// Began returns 0.
+func (*TxSlots) Began(int) uint64 { return 0 }
+
 // Fill returns 0.
 func (*TxSlots) Fill(int, *TxInfo, *[RecordWords]uint64) uint64 { return 0 }
 

@@ -18,6 +18,10 @@ func (o *Options) conflict(in *instance) error {
 	}{
 		{o.SlotsPerCPU != 0 && uint32(o.SlotsPerCPU) != in.Info.SlotsPerCpu,
 			"slots a CPU", in.Info.SlotsPerCpu, o.SlotsPerCPU},
+		{o.MaxSockets != 0 && uint32(o.MaxSockets) != in.Bounds.Sockets,
+			"at most sockets", in.Bounds.Sockets, o.MaxSockets},
+		{o.MaxSocketsPerUser != 0 && uint32(o.MaxSocketsPerUser) != in.Bounds.PerUser,
+			"at most sockets a user", in.Bounds.PerUser, o.MaxSocketsPerUser},
 		// The native tier reads raw control messages without being asked.
 		{o.Tracing && in.Info.Features&(TracingFeature|NativeFeature) == 0,
 			"tracing", false, true},

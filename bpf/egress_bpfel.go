@@ -20,10 +20,10 @@ const (
 	egressMapSockmetaCount      = "sockmeta_count"
 	egressMapSockmetaCursor     = "sockmeta_cursor"
 	egressMapSockmetaFlights    = "sockmeta_flights"
+	egressMapSockmetaGiven      = "sockmeta_given"
 	egressMapSockmetaHandshakes = "sockmeta_handshakes"
 	egressMapSockmetaInst       = "sockmeta_inst"
 	egressMapSockmetaLocalDevs  = "sockmeta_local_devs"
-	egressMapSockmetaLocalFlows = "sockmeta_local_flows"
 	egressMapSockmetaLocals     = "sockmeta_locals"
 	egressMapSockmetaPages      = "sockmeta_pages"
 	egressMapSockmetaRaws       = "sockmeta_raws"
@@ -91,10 +91,10 @@ type egressMapSpecs struct {
 	SockmetaCount      *ebpf.MapSpec `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.MapSpec `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.MapSpec `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.MapSpec `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
@@ -138,10 +138,10 @@ type egressMaps struct {
 	SockmetaCount      *ebpf.Map `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.Map `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.Map `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.Map `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
@@ -160,10 +160,10 @@ func (m *egressMaps) Close() error {
 		m.SockmetaCount,
 		m.SockmetaCursor,
 		m.SockmetaFlights,
+		m.SockmetaGiven,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
-		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaPages,
 		m.SockmetaRaws,

@@ -30,7 +30,7 @@ const (
 	localsName     = "sockmeta_locals"
 	seatsName      = "sockmeta_seats"
 	roomsName      = "sockmeta_rooms"
-	localFlowsName = "sockmeta_local_flows"
+	givenName      = "sockmeta_given"
 )
 
 // kernelName is what the kernel keeps of a name (BPF_OBJ_NAME_LEN).

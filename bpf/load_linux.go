@@ -181,7 +181,7 @@ func (p *programs) shared() map[string]*ebpf.Map {
 		seatsName:             p.bounds.SockmetaSeats,
 		roomsName:             p.bounds.SockmetaRooms,
 		secretName:            p.maps.SockmetaSecret,
-		localFlowsName:        p.maps.SockmetaLocalFlows,
+		givenName:             p.maps.SockmetaGiven,
 	}
 }
 

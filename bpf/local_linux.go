@@ -67,7 +67,7 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 		return nil, err
 	}
 	shared := make(map[string]*ebpf.Map)
-	for _, name := range []string{instanceName, socketsName, localsName, localDevsName, localFlowsName} {
+	for _, name := range []string{instanceName, socketsName, localsName, localDevsName, givenName} {
 		if shared[name], err = a.mapNamed(name); err != nil {
 			return nil, err
 		}

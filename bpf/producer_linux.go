@@ -97,7 +97,7 @@ func attachProducer(iface string, options ProducerOptions) (_ *Producer, err err
 			return p, nil
 		}
 		if errors.Is(err, unix.EBUSY) {
-			return nil, err
+			return nil, fmt.Errorf("the interface has another XDP program: %w", err)
 		}
 	}
 	p.generic = true

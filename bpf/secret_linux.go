@@ -65,10 +65,10 @@ func newSecretMap(h sockoptSockmetaHost) (*ebpf.Map, error) {
 		KeySize: 4, ValueSize: uint32(unsafe.Sizeof(h)), MaxEntries: 1,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("secret map: %w", err)
+		return nil, fmt.Errorf("map %s: %w", secretName, err)
 	}
 	if err := errors.Join(m.Put(uint32(0), &h), m.Freeze()); err != nil {
-		return nil, errors.Join(fmt.Errorf("secret map: %w", err), m.Close())
+		return nil, errors.Join(fmt.Errorf("map %s: %w", secretName, err), m.Close())
 	}
 	return m, nil
 }
@@ -113,7 +113,7 @@ func newHostRecord() (h sockoptSockmetaHost, err error) {
 
 func isBPFFS(dir string) bool {
 	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) == nil && uint32(st.Type) == unix.BPF_FS_MAGIC
+	return unix.Statfs(dir, &st) == nil && uint32(st.Type) == uint32(unix.BPF_FS_MAGIC)
 }
 
 // isSafeDir says whether nobody but its owner, root or this user, can take files of

@@ -218,9 +218,9 @@ type sockoptSockmetaInstance struct {
 	Policy      sockoptSockmetaPolicy
 	Bounds      sockoptSockmetaBounds
 	LastId      uint64
+	LastPage    uint64
 	LocalFirst  uint64
 	LocalCursor uint64
-	LastPage    uint64
 }
 
 type sockoptSockmetaKey uint32
@@ -475,10 +475,10 @@ const (
 	sockoptMapSockmetaCount       = "sockmeta_count"
 	sockoptMapSockmetaCursor      = "sockmeta_cursor"
 	sockoptMapSockmetaFlights     = "sockmeta_flights"
+	sockoptMapSockmetaGiven       = "sockmeta_given"
 	sockoptMapSockmetaHandshakes  = "sockmeta_handshakes"
 	sockoptMapSockmetaInst        = "sockmeta_inst"
 	sockoptMapSockmetaLocalDevs   = "sockmeta_local_devs"
-	sockoptMapSockmetaLocalFlows  = "sockmeta_local_flows"
 	sockoptMapSockmetaLocals      = "sockmeta_locals"
 	sockoptMapSockmetaPages       = "sockmeta_pages"
 	sockoptMapSockmetaRaws        = "sockmeta_raws"
@@ -561,10 +561,10 @@ type sockoptMapSpecs struct {
 	SockmetaCount      *ebpf.MapSpec `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.MapSpec `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.MapSpec `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.MapSpec `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
@@ -621,10 +621,10 @@ type sockoptMaps struct {
 	SockmetaCount      *ebpf.Map `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.Map `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.Map `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.Map `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
@@ -643,10 +643,10 @@ func (m *sockoptMaps) Close() error {
 		m.SockmetaCount,
 		m.SockmetaCursor,
 		m.SockmetaFlights,
+		m.SockmetaGiven,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
-		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaPages,
 		m.SockmetaRaws,

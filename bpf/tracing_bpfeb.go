@@ -20,10 +20,10 @@ const (
 	tracingMapSockmetaCount           = "sockmeta_count"
 	tracingMapSockmetaCursor          = "sockmeta_cursor"
 	tracingMapSockmetaFlights         = "sockmeta_flights"
+	tracingMapSockmetaGiven           = "sockmeta_given"
 	tracingMapSockmetaHandshakes      = "sockmeta_handshakes"
 	tracingMapSockmetaInst            = "sockmeta_inst"
 	tracingMapSockmetaLocalDevs       = "sockmeta_local_devs"
-	tracingMapSockmetaLocalFlows      = "sockmeta_local_flows"
 	tracingMapSockmetaLocals          = "sockmeta_locals"
 	tracingMapSockmetaPages           = "sockmeta_pages"
 	tracingMapSockmetaRaws            = "sockmeta_raws"
@@ -101,10 +101,10 @@ type tracingMapSpecs struct {
 	SockmetaCount      *ebpf.MapSpec `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.MapSpec `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.MapSpec `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.MapSpec `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.MapSpec `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.MapSpec `ebpf:"sockmeta_raws"`
@@ -144,10 +144,10 @@ type tracingMaps struct {
 	SockmetaCount      *ebpf.Map `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.Map `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.Map `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.Map `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
-	SockmetaLocalFlows *ebpf.Map `ebpf:"sockmeta_local_flows"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
 	SockmetaRaws       *ebpf.Map `ebpf:"sockmeta_raws"`
@@ -163,10 +163,10 @@ func (m *tracingMaps) Close() error {
 		m.SockmetaCount,
 		m.SockmetaCursor,
 		m.SockmetaFlights,
+		m.SockmetaGiven,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,
-		m.SockmetaLocalFlows,
 		m.SockmetaLocals,
 		m.SockmetaPages,
 		m.SockmetaRaws,

@@ -24,6 +24,22 @@ type TxSlots struct {
 	taken []atomic.Bool
 	uses  []uint32
 
+	// epoch counts how often the numbers of any slot began anew, and began says
+	// of each slot at which count its own did last.
+	//
+	// A number says the slot's use modulo 1<<txUseBits, so it comes again, and a
+	// corked datagram leaves long after its call. Nothing goes wrong as long as no
+	// datagram of the socket has the number any more:
+	//
+	//   - A slot's numbers begin anew when it is taken. Whoever sent by the earlier
+	//     ones has returned from sendmsg: their datagrams have left, or are corked.
+	//   - Only then epoch is counted up. A socket sends by the new numbers once it was
+	//     registered at that epoch or later (Began), so after that.
+	//   - Registering fails with EBUSY while the socket has a corked datagram. Where
+	//     it did not, there was none with an earlier number, nor will there be.
+	epoch atomic.Uint64
+	began []uint64
+
 	cursor atomic.Uint32
 	// window is how many of the slots are in use: few as long as they suffice,
 	// so that they stay in the CPU's caches.
@@ -58,6 +74,7 @@ func newTxSlots() (*TxSlots, error) {
 		mem:   unsafe.Slice((*TxSlot)(unsafe.Pointer(&mem[0])), txSlots),
 		taken: make([]atomic.Bool, txSlots),
 		uses:  make([]uint32, txSlots),
+		began: make([]uint64, txSlots),
 	}
 	s.window.Store(firstWindow)
 	return s, nil
@@ -74,6 +91,9 @@ func (s *TxSlots) Take() (index int, ok bool) {
 		for range window {
 			i := s.cursor.Add(1) & (window - 1)
 			if !s.taken[i].Load() && s.taken[i].CompareAndSwap(false, true) {
+				if (s.uses[i]+1)&(1<<txUseBits-1) == 0 {
+					s.began[i] = s.epoch.Add(1)
+				}
 				return int(i), true
 			}
 		}
@@ -84,8 +104,16 @@ func (s *TxSlots) Take() (index int, ok bool) {
 	}
 }
 
+// Epoch returns how often the numbers of any slot began anew so far.
+func (s *TxSlots) Epoch() uint64 { return s.epoch.Load() }
+
+// Began returns the epoch that has to have come before a socket is registered
+// that is to send by the slot, which was taken.
+func (s *TxSlots) Began(index int) uint64 { return s.began[index] }
+
 // Fill puts a record, as words, into a slot that was taken, for a datagram of the
-// socket that info is of, and returns the number that SCM_TXTIME carries.
+// socket that info is of, and returns the number that SCM_TXTIME carries. A slot is
+// filled once each time that it is taken.
 func (s *TxSlots) Fill(index int, info *TxInfo, rec *[RecordWords]uint64) (number uint64) {
 	if s == nil || s.mem == nil {
 		return 0
@@ -117,7 +145,8 @@ func (s *TxSlots) Release(index int) {
 
 // Register tells the programs where the slots are that this process sends by on
 // the socket, and returns what they say to that. Any number of processes may send
-// on one socket; the programs know the last SOCKMETA_TX_PROCS that registered.
+// on one socket; the programs know the last SOCKMETA_TX_PROCS that registered. The
+// error is EBUSY while the socket has a corked datagram.
 func (s *TxSlots) Register(fd int) (TxInfo, error) {
 	if s == nil || s.mem == nil {
 		return TxInfo{}, unix.EINVAL

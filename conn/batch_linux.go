@@ -281,7 +281,7 @@ func (c *UDPConn) encode(m *mmsg, i int, oob []byte, md *cmsg.Metadata, segment 
 	if bad = c.unsendable(tx, md, bad); bad == nil && !md.IsEmpty() {
 		if slot, ok := tx.slots.Take(); ok {
 			m.slots[i], m.errs[i] = slot, c.refused(tx, md)
-			m.control(i, tx.fill(slot, buf, md))
+			m.control(i, c.renewed(tx, slot).fill(slot, buf, md))
 			return true
 		}
 		if i > 0 {

@@ -23,6 +23,8 @@ import (
 type transmitter struct {
 	slots *bpf.TxSlots
 	info  bpf.TxInfo
+	// epoch is that of the slots when the socket was registered.
+	epoch uint64
 	err   error // not nil: why metadata cannot be sent
 	// checked is when it was last true, as a time since the process began.
 	checked atomic.Int64
@@ -54,9 +56,13 @@ func (c *UDPConn) transmitter() *transmitter {
 		now.slots = tx.slots
 	}
 	if now.err != nil {
+		busy := errors.Is(now.err, syscall.EBUSY)
+		now.err = opError("metadata", c.udp, now.err)
+		if busy {
+			return now
+		}
 		// A socket that has no programs may be wrapped anew; this wrapper
 		// does not ask for each datagram.
-		now.err = opError("metadata", c.udp, now.err)
 	}
 	c.tx.CompareAndSwap(tx, now)
 	return c.tx.Load()
@@ -87,26 +93,63 @@ func (tx *transmitter) check(s *socket) error {
 	return info.CheckClock()
 }
 
+// renewed returns a transmitter that may send by the numbers that the slot has
+// now. While a datagram is corked there is none: whatever is sent then becomes part
+// of it, and its record is that of the first call. So the one that is returned has
+// numbers that lead nowhere. Should the datagram leave by itself all the same, it
+// counts as foreign.
+func (c *UDPConn) renewed(tx *transmitter, slot int) *transmitter {
+	if tx.epoch >= tx.slots.Began(slot) {
+		return tx
+	}
+	if now := c.tx.Load(); now.epoch >= tx.slots.Began(slot) {
+		return now
+	}
+	anew := &transmitter{slots: tx.slots}
+	if err := anew.register(&c.sock); err != nil {
+		nowhere := &transmitter{slots: tx.slots, info: tx.info, epoch: tx.epoch}
+		nowhere.info.Proc = 0
+		return nowhere
+	}
+	anew.checked.Store(tx.checked.Load())
+	c.tx.CompareAndSwap(tx, anew)
+	return anew
+}
+
 func (tx *transmitter) prepare(s *socket) error {
-	slots, err := bpf.ProcessTxSlots()
+	var err error
+	if tx.slots, err = bpf.ProcessTxSlots(); err != nil {
+		return err
+	}
+	cerr := s.raw.Control(func(fd uintptr) { err = attached(int(fd), s.instance) })
+	if cerr != nil {
+		return cerr
+	}
 	if err != nil {
 		return err
 	}
-	cerr := s.raw.Control(func(fd uintptr) {
-		if err = attached(int(fd), s.instance); err != nil {
-			return
+	if err = tx.register(s); err == nil {
+		cerr := s.raw.Control(func(fd uintptr) { err = bpf.EnableTxTime(int(fd)) })
+		if cerr != nil {
+			return cerr
 		}
-		if tx.info, err = slots.Register(int(fd)); err == nil {
-			err = bpf.EnableTxTime(int(fd))
-		}
-	})
-	if cerr != nil {
-		return cerr
+	}
+	if errors.Is(err, syscall.EBUSY) {
+		return fmt.Errorf("%w: a corked datagram has the record of its first call: %w", ErrOverrun, err)
 	}
 	if err == nil && tx.info.Proc == 0 {
 		err = fmt.Errorf("%w: too many processes send on the socket", ErrNotSupported)
 	}
-	tx.slots = slots
+	return err
+}
+
+// register tells the socket's programs where the slots are.
+func (tx *transmitter) register(s *socket) (err error) {
+	tx.epoch = tx.slots.Epoch()
+	cerr := s.raw.Control(func(fd uintptr) { tx.info, err = tx.slots.Register(int(fd)) })
+	if cerr != nil {
+		return cerr
+	}
 	return err
 }
 
@@ -131,7 +174,8 @@ func (tx *transmitter) prepare(s *socket) error {
 // given SO_TXTIME another clock, is noticed within a tenth of a second.
 //
 // It allocates nothing, makes one system call, needs no privilege, and has what
-// Attach needs of the kernel. The first call on a socket makes five more.
+// Attach needs of the kernel. The first call on a socket makes five more, and every
+// thousandth two.
 func (c *UDPConn) WriteMetadata(b []byte, md *cmsg.Metadata, addr netip.AddrPort) (int, error) {
 	if md == nil || md.IsEmpty() || !c.ok() {
 		return c.writePlain(b, addr)
@@ -225,7 +269,7 @@ func (c *UDPConn) send(tx *transmitter, b, oob []byte, md *cmsg.Metadata, to des
 		}
 		return n, oobn, err
 	}
-	n, oobn, err = c.writeMsg(b, tx.fill(slot, oob, md), to)
+	n, oobn, err = c.writeMsg(b, c.renewed(tx, slot).fill(slot, oob, md), to)
 	tx.slots.Release(slot)
 	if err == nil {
 		err = c.refused(tx, md)

@@ -41,7 +41,7 @@ var socketFaults = []struct {
 	{"map", func(s step) bool { return s.bpf.Name == "sockmeta_rx" }, unix.ENOMEM, "sockmeta_rx"},
 	{"program", func(s step) bool { return s.bpf.Name == "sockmeta_sockop" }, unix.EINVAL, "sockmeta_sockops"},
 	{"receive map", func(s step) bool { return s.nr == unix.SYS_MMAP }, unix.ENOMEM, "receive map"},
-	{"link", func(s step) bool { return s.bpf.Cmd == unix.BPF_LINK_CREATE && s.bpf.AttachType != 0 }, unix.EBUSY, "cgroup_skb/egress"},
+	{"link", func(s step) bool { return s.bpf.Cmd == unix.BPF_LINK_CREATE && s.bpf.AttachType != 0 }, unix.EBUSY, "cgroup/getsockopt"},
 }
 
 // TestFaultSockets opens sockets while nothing can be attached: they are plain ones,

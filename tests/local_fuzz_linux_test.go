@@ -9,6 +9,8 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
 	"github.com/sockmeta/sockmeta-go/internal/testprog"
@@ -62,7 +64,7 @@ func FuzzLocal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, area []byte, format uint8, keys, producer []byte, number, asked uint64, strayed bool) {
 		area, producer = words(area, bpf.AreaMax), words(producer, bpf.AreaMax)
 		// As the egress program gives them out: from 2 on.
-		number = 2 + number%(1<<32-2)
+		number = 2 + number%(1<<61-2)
 		var in testprog.FuzzFuzzLocal
 		in.Number, in.Asked = number, asked
 		if strayed {
@@ -89,7 +91,10 @@ func FuzzLocal(f *testing.F) {
 			in.Spare[i] = 0xEE
 		}
 		must(t, objs.Local.Put(uint32(0), &in))
-		runAlone(t, objs.Program)
+		// of UDP over IPv4
+		if !testRun(t, objs.Program, unix.ETH_P_IP, append([]byte{0: 0x45, 9: unix.IPPROTO_UDP, 19: 0}, make([]byte, 44)...)) {
+			t.Fatal("not a packet")
+		}
 		index := uint32(number % 1024)
 		must(t, objs.Slots.Put(index, &testprog.FuzzSockmetaLocal{}))
 		var got testprog.FuzzFuzzLocal
@@ -100,7 +105,7 @@ func FuzzLocal(f *testing.F) {
 			t.Fatalf("% x with keys %v\n got % x\nwant % x", area, keys, got.Slot.Area[:got.Crossed], crossed)
 		}
 		// Where both have something, each has a bound, too.
-		fits := !strayed && len(crossed) > 0 && len(crossed) <= senderMax && uint32(asked) == uint32(number)
+		fits := !strayed && len(crossed) > 0 && len(crossed) <= senderMax && asked&^(3<<61) == number
 		if len(producer) > 0 {
 			_, sound := walkTLVs(theirs)
 			fits = fits && isAnchored && stated == cmsg.FormatTLV && len(theirs) <= producerBesideMax && sound &&

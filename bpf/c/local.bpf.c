@@ -83,7 +83,8 @@ static __always_inline int was_given(__u64 number)
 static __always_inline int left_like_this(struct __sk_buff *ctx, const struct sockmeta_local *slot)
 {
 	struct sk_buff *skb = kernel_skb(ctx);
-	__u32 bytes = skb->len - (__u32)(skb->head + skb->network_header - skb->data);
+	/* the data begins with the link's header here */
+	__u32 bytes = skb->len - (skb->network_header - skb->mac_header);
 
 	if (bpf_core_field_exists(skb->pp_recycle) && BPF_CORE_READ_BITFIELD(skb, pp_recycle))
 		return 0;

@@ -91,8 +91,8 @@ static __always_inline __u64 *flow_time(const struct sockmeta_flow *f)
 
 	for (i = 0; i < sizeof(*f) / sizeof(*word); i++)
 		hash = (hash ^ word[i]) * 0x9e3779b97f4a7c15ULL;
-	index = (hash >> 32) & (SOCKMETA_LOCAL_FLOWS - 1);
-	return bpf_map_lookup_elem(&sockmeta_local_flows, &index);
+	index = (hash >> 32) & (SOCKMETA_GIVEN - 1);
+	return bpf_map_lookup_elem(&sockmeta_given, &index);
 }
 
 /* The device that a packet is at. */
@@ -108,82 +108,6 @@ static __always_inline struct sockmeta_local *local_slot(__u64 number)
 	__u32 index = number & (SOCKMETA_LOCAL_SLOTS - 1);
 
 	return bpf_map_lookup_elem(&sockmeta_locals, &index);
-}
-
-static __always_inline void put_anchor(struct sockmeta_record *rec, __u32 at)
-{
-	*(__u32 *)&rec->area[at] = bpf_htonl(SOCKMETA_ANCHOR(SOCKMETA_FORMAT_TLV));
-}
-
-/* Whether the producer's TLVs end at that byte: of one that goes on, the
- * sender's would become a part.
- */
-static __always_inline int tlvs_end_at(const struct sockmeta_record *rec, __u32 at)
-{
-	__u32 off = 0, i;
-
-	for (i = 0; i < PRODUCER_BESIDE_MAX / 4 && off < at; i++) {
-		if (off > PRODUCER_BESIDE_MAX)
-			return 0;
-		/* for verifiers that do not remember the line above */
-		barrier_var(off);
-		off += SOCKMETA_TLV_SIZE(rec->area[(off & SOCKMETA_AREA_MAX) + 1]);
-	}
-	return off == at;
-}
-
-/*
- * Puts what the sender gave behind the producer's values, as one TLV in front
- * of the anchor: whatever a sender says, a producer has said it before.
- *
- * Marks can be made up as numbers can (see sockmeta_ingress): the slot has to be
- * of this packet's flow, and to say that the packet came by this device, where
- * local.bpf.c takes off what it did not put on itself.
- */
-static __always_inline int put_sender(struct __sk_buff *ctx, struct sockmeta_record *rec,
-				      __u64 number)
-{
-	struct sockmeta_local_dev dev = {};
-	struct sockmeta_flow flow = {};
-	struct sockmeta_local *slot;
-	__u32 at = 0, len;
-
-	number &= ~SOCKMETA_LOCAL_MARK;
-	if (!is_record(number))
-		return 0;
-	slot = local_slot(number);
-	if (!slot || read_seq(&slot->seq) != number)
-		return 0;
-	device_of(ctx, &dev);
-	if (slot->arrived.netns != dev.netns || slot->arrived.ifindex != dev.ifindex ||
-	    !flow_of_packet(ctx, &flow) || !same_flow(&slot->flow, &flow))
-		return 0;
-	/* a multiple of 4, which the mask tells the verifier, like the bound */
-	len = slot->len & SOCKMETA_AREA_MAX;
-	if (!len || len > SENDER_MAX)
-		return 0;
-	if (rec->area_len) {
-		if (rec->format != SOCKMETA_FORMAT_TLV || rec->flags & SOCKMETA_F_UNANCHORED)
-			return 0;
-		at = (rec->area_len - SOCKMETA_ANCHOR_SIZE) & SOCKMETA_AREA_MAX;
-		barrier_var(at);
-		if (at > PRODUCER_BESIDE_MAX || len > BESIDE_MAX ||
-		    at + len + 4 + SOCKMETA_ANCHOR_SIZE > SOCKMETA_AREA_MAX ||
-		    !tlvs_end_at(rec, at))
-			return 0;
-	}
-	rec->area[at] = SOCKMETA_KEY_SENDER;
-	rec->area[at + 1] = len;
-	bpf_probe_read_kernel(rec->area + at + 2, len, slot->area);
-	if (read_seq(&slot->seq) != number) {
-		put_anchor(rec, at);
-		return 0;
-	}
-	rec->area[at + len + 2] = 0;
-	rec->area[at + len + 3] = 0;
-	put_anchor(rec, at + len + 4);
-	rec->area_len = at + len + 4 + SOCKMETA_ANCHOR_SIZE;
-	return 1;
 }
 
 #endif

@@ -50,9 +50,9 @@ struct sockmeta_instance {
 	struct sockmeta_policy policy;
 	struct sockmeta_bounds bounds;
 	__u64 last_id;		/* of struct sockmeta_sk */
+	__u64 last_page;	/* number of struct sockmeta_page */
 	__u64 local_first;	/* numbers of local slots begin here, */
 	__u64 local_cursor;	/* and this is the next one */
-	__u64 last_page;	/* number of struct sockmeta_page */
 };
 
 struct {
@@ -263,14 +263,14 @@ struct {
 } sockmeta_locals SEC(".maps");
 
 /* When a number was last given to a flow, by the flow's hash: ns, coarse clock. */
-#define SOCKMETA_LOCAL_FLOWS 8192U
+#define SOCKMETA_GIVEN 8192U
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SOCKMETA_LOCAL_FLOWS);
+	__uint(max_entries, SOCKMETA_GIVEN);
 	__type(key, __u32);
 	__type(value, __u64);
-} sockmeta_local_flows SEC(".maps");
+} sockmeta_given SEC(".maps");
 
 /* In skb->tstamp from TC ingress to cgroup ingress, with the number below; alone
  * it says that there was one, which was lost.

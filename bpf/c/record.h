@@ -4,7 +4,7 @@
 #define SOCKMETA_RECORD_H
 
 #include "area.h"
-#include "local.h"
+#include "sender.h"
 
 static __always_inline void fill_record(struct __sk_buff *ctx, struct sockmeta_record *rec)
 {

@@ -68,7 +68,6 @@ struct sk_buff {
 	struct sock *sk;
 	unsigned int len;
 	unsigned char *head;
-	unsigned char *data;
 	unsigned int end;
 	__u16 mac_header;
 	__u16 network_header;

@@ -333,8 +333,9 @@ type FuzzSockmetaInstance struct {
 		PerUser uint32
 	}
 	LastId      uint64
-	LocalCursor uint64
 	LastPage    uint64
+	LocalFirst  uint64
+	LocalCursor uint64
 }
 
 type FuzzSockmetaLocal struct {
@@ -342,7 +343,10 @@ type FuzzSockmetaLocal struct {
 	Seq      uint64
 	Flow     FuzzSockmetaFlow
 	Dev      FuzzSockmetaLocalDev
-	Arrived  uint64
+	Arrived  FuzzSockmetaLocalDev
+	Skb      uint64
+	Bytes    uint32
+	Segs     uint32
 	OtherEnd uint32
 	Len      uint32
 	Area     [256]uint8
@@ -568,6 +572,7 @@ const (
 	FuzzMapSockmetaCount      = "sockmeta_count"
 	FuzzMapSockmetaCursor     = "sockmeta_cursor"
 	FuzzMapSockmetaFlights    = "sockmeta_flights"
+	FuzzMapSockmetaGiven      = "sockmeta_given"
 	FuzzMapSockmetaHandshakes = "sockmeta_handshakes"
 	FuzzMapSockmetaInst       = "sockmeta_inst"
 	FuzzMapSockmetaLocalDevs  = "sockmeta_local_devs"
@@ -655,6 +660,7 @@ type FuzzMapSpecs struct {
 	SockmetaCount      *ebpf.MapSpec `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.MapSpec `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.MapSpec `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.MapSpec `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
@@ -704,6 +710,7 @@ type FuzzMaps struct {
 	SockmetaCount      *ebpf.Map `ebpf:"sockmeta_count"`
 	SockmetaCursor     *ebpf.Map `ebpf:"sockmeta_cursor"`
 	SockmetaFlights    *ebpf.Map `ebpf:"sockmeta_flights"`
+	SockmetaGiven      *ebpf.Map `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
@@ -725,6 +732,7 @@ func (m *FuzzMaps) Close() error {
 		m.SockmetaCount,
 		m.SockmetaCursor,
 		m.SockmetaFlights,
+		m.SockmetaGiven,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
 		m.SockmetaLocalDevs,

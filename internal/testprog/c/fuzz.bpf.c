@@ -93,6 +93,7 @@ SEC("cgroup_skb/ingress")
 int fuzz_local(struct __sk_buff *ctx)
 {
 	struct sockmeta_local_dev dev = {};
+	struct sockmeta_flow flow = {};
 	struct sockmeta_local *slot;
 	struct fuzz_local *f;
 	__u32 zero = 0;
@@ -106,7 +107,11 @@ int fuzz_local(struct __sk_buff *ctx)
 	f->crossed = cross(slot, &f->sent, &f->policy);
 	slot->len = f->crossed;
 	device_of(ctx, &dev);
-	slot->arrived = f->strayed ? 0 : dev.netns;
+	if (f->strayed)
+		dev.netns = 0;
+	slot->arrived = dev;
+	flow_of_packet(ctx, &flow);
+	slot->flow = flow;
 	publish(&slot->seq, f->crossed ? f->number : 0);
 	f->slot = *slot;
 	f->put = put_sender(ctx, &f->rec, f->asked);
