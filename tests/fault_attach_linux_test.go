@@ -144,9 +144,11 @@ func attachment() (subject, error) {
 		attach: func() (io.Closer, error) { return closer(bpf.Attach(bpf.Options{})) },
 		verify: verifyLoopback,
 		// Others cannot be waited for, or found, and are done without; types of
-		// maps are for people who look at them.
+		// maps are for people who look at them; what the kernel does not say of a map
+		// the loader finds in /proc.
 		survives: func(s step) bool {
-			return s.nr == unix.SYS_FLOCK || s.bpf.Cmd == unix.BPF_PROG_QUERY || s.bpf.Cmd == unix.BPF_BTF_LOAD
+			return s.nr == unix.SYS_FLOCK || s.bpf.Cmd == unix.BPF_PROG_QUERY || s.bpf.Cmd == unix.BPF_BTF_LOAD ||
+				s.bpf.Cmd == unix.BPF_OBJ_GET_INFO_BY_FD
 		},
 	}, nil
 }
