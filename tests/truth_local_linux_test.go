@@ -141,10 +141,10 @@ func TestTruthLocalMerged(t *testing.T) {
 	}
 }
 
-// TestTruthLocalTrains has trains of segments, each with its own metadata, keep it
+// TestLocalTrains has trains of segments, each with its own metadata, keep it
 // where they cross as they are, and their segments where software cuts them. What
 // GRO merges again says that it was lost.
-func TestTruthLocalTrains(t *testing.T) {
+func TestLocalTrains(t *testing.T) {
 	testutil.Leaks(t)
 	const segment, segments, trains = 100, 8, 64
 	for _, way := range []struct {

@@ -160,9 +160,9 @@ func TestTruthTransmitCorkedFirst(t *testing.T) {
 	}
 }
 
-// TestTruthTransmitRounds has every record arrive while numbers come again many
+// TestTransmitRounds has every record arrive while numbers come again many
 // times, by several sockets in turn.
-func TestTruthTransmitRounds(t *testing.T) {
+func TestTransmitRounds(t *testing.T) {
 	lab := newTxLab(t, bpf.Policy{})
 	var pairs []*corkedPair
 	for range 3 {
