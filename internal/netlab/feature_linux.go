@@ -87,9 +87,9 @@ func ethtool(fd int, link string, req []byte) error {
 	return nil
 }
 
-// SetThreaded has a kernel thread of its own receive what comes to a link: it gets
-// more packets at a time, which GRO merges, than a sender that does it itself.
-func SetThreaded(ns *Namespace, link string) error {
+// SetMerging gives GRO time to merge what comes to a link: a kernel thread of its
+// own receives it, and keeps packets for some milliseconds.
+func SetMerging(ns *Namespace, link string) error {
 	dir, err := os.MkdirTemp("", "netlab")
 	if err != nil {
 		return err
@@ -98,9 +98,14 @@ func SetThreaded(ns *Namespace, link string) error {
 	return ns.Do(func() (err error) {
 		// It shows the links of the thread that mounts it.
 		if err := unix.Mount("sysfs", dir, "sysfs", 0, ""); err != nil {
-			return fmt.Errorf("netlab: threaded: %w", os.NewSyscallError("mount", err))
+			return fmt.Errorf("netlab: set merging: %w", os.NewSyscallError("mount", err))
 		}
 		defer func() { err = errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH)) }()
-		return os.WriteFile(filepath.Join(dir, "class/net", link, "threaded"), []byte("1"), 0)
+		for file, value := range map[string]string{"threaded": "1", "gro_flush_timeout": "4000000"} {
+			if err := os.WriteFile(filepath.Join(dir, "class/net", link, file), []byte(value), 0); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
