@@ -40,7 +40,7 @@ type sockoptSockmetaBounds struct {
 type sockoptSockmetaConst uint32
 
 const (
-	sockoptSockmetaConstSOCKMETA_ABI            sockoptSockmetaConst = 3
+	sockoptSockmetaConstSOCKMETA_ABI            sockoptSockmetaConst = 4
 	sockoptSockmetaConstSOCKMETA_RECORD_VERSION sockoptSockmetaConst = 1
 	sockoptSockmetaConstSOCKMETA_AREA_MAX       sockoptSockmetaConst = 252
 	sockoptSockmetaConstSOCKMETA_INDEX_BITS     sockoptSockmetaConst = 24

@@ -15,6 +15,9 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* include/uapi/linux/if_packet.h */
+#define PACKET_LOOPBACK 5
+
 static __always_inline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_sk *st)
 {
 	struct sockmeta_slot *slot;
@@ -42,12 +45,16 @@ int sockmeta_ingress(struct __sk_buff *ctx)
 	st = bpf_sk_storage_get(&sockmeta_sks, sk, 0, 0);
 	if (!st)
 		return 1;
-	/* No handle of ours can be there yet. It is another attachment's, whose
+	/* A copy of what this host sent to a multicast group has its sender's time
+	 * (dev_loopback_xmit in net/core/dev.c), which no device took.
+	 *
+	 * No handle of ours can be there yet. It is another attachment's, whose
 	 * socket this is not any more, or a sender made it up: SCM_TXTIME gets
 	 * through to receivers of the sender's own multicast, and to those behind a
 	 * veth pair in one namespace.
 	 */
-	if ((ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_HANDLE_BIT)
+	if (ctx->pkt_type == PACKET_LOOPBACK ||
+	    (ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_HANDLE_BIT)
 		ctx->tstamp = 0;
 	if (st->protocol == IPPROTO_UDP) {
 		/* or else recvmsg makes the record (native.bpf.c) */

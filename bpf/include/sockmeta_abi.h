@@ -18,7 +18,7 @@
 
 enum sockmeta_const {
 	/* Programs answer requests of their own ABI. */
-	SOCKMETA_ABI = 3,
+	SOCKMETA_ABI = 4,
 	SOCKMETA_RECORD_VERSION = 1,
 	/* Most bytes that a driver may leave in front of a packet:
 	 * xdp_metalen_invalid() in include/net/xdp.h allows 252 and wants a
