@@ -138,7 +138,7 @@ func (lab *forgerLab) forge(t *testing.T, c *forge.Carrier, v *forgerVictim, siz
 		t.Errorf("%s: %d of %d records are not true", v.name, believed, read)
 	}
 	if err != nil {
-		t.Fatalf("%s: nothing arrives: %v", v.name, err)
+		t.Fatalf("%s: %d of %d datagrams arrived, and not the last: %v", v.name, read, len(texts), err)
 	}
 	if read < len(texts)/2 {
 		t.Errorf("%s: %d of %d datagrams arrived", v.name, read, len(texts))
