@@ -251,24 +251,6 @@ func TestTCPDialed(t *testing.T) {
 	}
 }
 
-// waitAcked waits until the peer has all that was written, so that the next
-// write is a segment of its own.
-func waitAcked(t *testing.T, c *net.TCPConn, i int) {
-	t.Helper()
-	rc, err := c.SyscallConn()
-	must(t, err)
-	for range 10000 {
-		unacked := -1
-		must(t, rc.Control(func(fd uintptr) { unacked, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) }))
-		must(t, err)
-		if unacked == 0 {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
-	t.Fatalf("write %d is not acknowledged", i)
-}
-
 // TestTCPFastOpen has the first bytes arrive with the SYN.
 func TestTCPFastOpen(t *testing.T) {
 	lab := newTCPLab(t)

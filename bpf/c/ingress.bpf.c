@@ -18,7 +18,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* include/uapi/linux/if_packet.h */
 #define PACKET_LOOPBACK 5
 
-static __always_inline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_sk *st)
+/* Not inlined, for the stack that it needs is not to be there below TCP. */
+static __noinline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_sk *st)
 {
 	struct sockmeta_slot *slot;
 	__u64 handle;

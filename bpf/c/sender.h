@@ -28,30 +28,43 @@ static __always_inline int tlvs_end_at(const struct sockmeta_record *rec, __u32 
 }
 
 /*
- * Puts what the sender gave behind the producer's values, as one TLV in front
- * of the anchor: whatever a sender says, a producer has said it before.
+ * Whether the packet is one that local.bpf.c has marked with that number. Marks can
+ * be made up as numbers can (see sockmeta_ingress): the slot has to be of this
+ * packet's flow, and to say that the packet came by this device, where local.bpf.c
+ * takes off what it did not put on itself.
  *
- * Marks can be made up as numbers can (see sockmeta_ingress): the slot has to be
- * of this packet's flow, and to say that the packet came by this device, where
- * local.bpf.c takes off what it did not put on itself.
+ * Not inlined, as older verifiers then forget less about the caller's lengths.
  */
-static __noinline int put_sender(struct __sk_buff *ctx, struct sockmeta_record *rec,
-				 __u64 number)
+static __noinline int came_with(struct __sk_buff *ctx, __u64 number)
 {
 	struct sockmeta_local_dev dev = {};
 	struct sockmeta_flow flow = {};
 	struct sockmeta_local *slot;
-	__u32 at = 0, len;
 
-	number &= ~SOCKMETA_LOCAL_MARK;
-	if (!is_record(number))
-		return 0;
 	slot = local_slot(number);
 	if (!slot || read_seq(&slot->seq) != number)
 		return 0;
 	device_of(ctx, &dev);
-	if (slot->arrived.netns != dev.netns || slot->arrived.ifindex != dev.ifindex ||
-	    !flow_of_packet(ctx, &flow) || !same_flow(&slot->flow, &flow))
+	return slot->arrived.netns == dev.netns && slot->arrived.ifindex == dev.ifindex &&
+	       flow_of_packet(ctx, &flow) && same_flow(&slot->flow, &flow);
+}
+
+/*
+ * Puts what the sender gave behind the producer's values, as one TLV in front
+ * of the anchor: whatever a sender says, a producer has said it before.
+ */
+static __always_inline int put_sender(struct __sk_buff *ctx, struct sockmeta_record *rec,
+				      __u64 number)
+{
+	struct sockmeta_local *slot;
+	/* of 64 bits, as older verifiers forget what they know of others on the stack */
+	__u64 at = 0, len;
+
+	number &= ~SOCKMETA_LOCAL_MARK;
+	if (!is_record(number) || !came_with(ctx, number))
+		return 0;
+	slot = local_slot(number);
+	if (!slot || read_seq(&slot->seq) != number)
 		return 0;
 	/* a multiple of 4, which the mask tells the verifier, like the bound */
 	len = slot->len & SOCKMETA_AREA_MAX;
@@ -65,6 +78,10 @@ static __noinline int put_sender(struct __sk_buff *ctx, struct sockmeta_record *
 		if (at > PRODUCER_BESIDE_MAX || len > BESIDE_MAX ||
 		    at + len + 4 + SOCKMETA_ANCHOR_SIZE > SOCKMETA_AREA_MAX ||
 		    !tlvs_end_at(rec, at))
+			return 0;
+		barrier_var(at);
+		barrier_var(len);
+		if (at > PRODUCER_BESIDE_MAX || len > BESIDE_MAX)
 			return 0;
 	}
 	rec->area[at] = SOCKMETA_KEY_SENDER;
