@@ -3,6 +3,7 @@
 package tests
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -185,7 +186,14 @@ func newForgerSocket(o forgerOrders, to netip.AddrPort, clock uint32, opted bool
 			slots := txSlotsRequest{Abi: bpf.ABI, Count: 4096, Addr: addr}
 			_ = rawSetsockopt(uintptr(s.fd), bpf.SOL_BPF, bpf.OptTxSlots, slots.bytes())
 		}
-		_ = rawSetsockopt(uintptr(s.fd), bpf.SOL_BPF, bpf.OptTxRecord, forgedRecord())
+		for _, opt := range []int{0, bpf.OptEnable, bpf.OptInfo, 3, 4, 5, bpf.OptTxRecord, bpf.OptTxSlots, bpf.OptTxInfo, 9, 10, bpf.OptSlot, bpf.OptSlot + 1, -1} {
+			_ = rawSetsockopt(uintptr(s.fd), bpf.SOL_BPF, opt, forgedRecord())
+			// The version of the interface, and made-up instances and flags behind it.
+			made := append(binary.NativeEndian.AppendUint32(nil, bpf.ABI), bytes.Repeat([]byte{0x0F}, 60)...)
+			for size := 4; size <= len(made); size += 4 {
+				_ = rawSetsockopt(uintptr(s.fd), bpf.SOL_BPF, opt, made[:size])
+			}
+		}
 	}
 	if to.Addr().IsMulticast() {
 		ifi, err := net.InterfaceByName(o.Interface)

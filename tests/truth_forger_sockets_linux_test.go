@@ -126,7 +126,6 @@ type forgerWatch struct {
 
 func (lab *forgedLab) watch(t *testing.T, v *forgerVictim) {
 	t.Helper()
-	_ = v.conn.SetReadBuffer(4 << 20)
 	w := &forgerWatch{forgerVictim: v, wrong: make(chan error, 16), done: make(chan struct{})}
 	lab.watched = append(lab.watched, w)
 	must(t, v.conn.SetReadDeadline(time.Time{}))
@@ -430,6 +429,10 @@ func (lab *forgedLab) attackFromContainer(t *testing.T, cg *netlab.Cgroup) {
 	})
 	_ = theirs.Close()
 	must(t, <-linked)
+	// The kernel takes its time to remove a namespace, and the link with it.
+	if err := netlab.DeleteLink(lab.Server, "container0"); err != nil && !errors.Is(err, unix.ENODEV) {
+		t.Error(err)
+	}
 }
 
 func receiveNamespace(fd int) (*netlab.Namespace, error) {
