@@ -105,11 +105,21 @@ func (s *TxSlots) Take() (index int, ok bool) {
 }
 
 // Epoch returns how often the numbers of any slot began anew so far.
-func (s *TxSlots) Epoch() uint64 { return s.epoch.Load() }
+func (s *TxSlots) Epoch() uint64 {
+	if s == nil {
+		return 0
+	}
+	return s.epoch.Load()
+}
 
 // Began returns the epoch that has to have come before a socket is registered
 // that is to send by the slot, which was taken.
-func (s *TxSlots) Began(index int) uint64 { return s.began[index] }
+func (s *TxSlots) Began(index int) uint64 {
+	if s == nil || index >= len(s.began) {
+		return 0
+	}
+	return s.began[index]
+}
 
 // Fill puts a record, as words, into a slot that was taken, for a datagram of the
 // socket that info is of, and returns the number that SCM_TXTIME carries. A slot is
