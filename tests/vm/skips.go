@@ -37,7 +37,7 @@ var justifiedSkips = []struct {
 	},
 	{
 		regexp.MustCompile(`\+native$`),
-		regexp.MustCompile(`^tests Test(Grant|UDPAllocsOverrun|UDPMessageOfNothing|TracingSupport)$`),
+		regexp.MustCompile(`^tests Test(Grant|UDPAllocsOverrun|UDPMessageOfNothing|TracingSupport|TruthSlotsShortRings)$`),
 		"they are about the handle tier",
 	},
 	{
@@ -47,7 +47,7 @@ var justifiedSkips = []struct {
 	},
 	{
 		regexp.MustCompile(`^6\.1$`),
-		regexp.MustCompile(`^tests Test(LargeAreas|HeaderPut|HeaderPutUntilFull)$`),
+		regexp.MustCompile(`^tests Test(LargeAreas|HeaderPut|HeaderPutUntilFull|TruthAnchorUnproven|TruthAnchorRouted)$`),
 		"the kernel allows areas of 32 bytes",
 	},
 	{
@@ -77,7 +77,7 @@ var justifiedSkips = []struct {
 	},
 	{
 		regexp.MustCompile(`^` + noTunnels + `$`),
-		regexp.MustCompile(`^tests TestTruthForgerWire/.*/(Geneve|GRE|IPIP|6in4|4in6|6in6|FOU|GUE|SRv6)`),
+		regexp.MustCompile(`^tests Test(TruthForgerWire/.*/(Geneve|GRE|IPIP|6in4|4in6|6in6|FOU|GUE|SRv6)|TruthAnchorTunnels/(Geneve|GRE|IP_in_IP))`),
 		"this machine has no such tunnels",
 	},
 	{
@@ -92,7 +92,7 @@ var justifiedSkips = []struct {
 	},
 	{
 		regexp.MustCompile(`^6\.1$`),
-		regexp.MustCompile(`^tests Test(Local(UDP|Producer|TCP|Integrity|Strangers|Fragments|Close|Segments|FaultAttach)|Forged(LocalNumbers|Elsewhere))$`),
+		regexp.MustCompile(`^tests Test(Local(UDP|Producer|TCP|Integrity|Strangers|Fragments|Close|Segments|FaultAttach|Trains)|TruthLocal(Merged|Replayed|Lapped)|Forged(LocalNumbers|Elsewhere))$`),
 		"delivery times of UDP do not cross devices before Linux 6.11, as AttachLocal says",
 	},
 }
