@@ -225,12 +225,29 @@ func (s *stream) lost(what string, err error) error {
 		s.ledger.add(what+" lost: overrun", 1)
 	case errors.Is(err, sockmeta.ErrNoMetadata):
 		s.ledger.add(what+" lost: no record", 1)
+	case errors.Is(err, sockmeta.ErrNotSupported) && s.isClosed():
+		// Then nobody had accepted it when it ended: docs/security.md, Memory.
+		s.ledger.add(what+" lost: ended before it was accepted", 1)
 	case errors.Is(err, sockmeta.ErrNotSupported):
 		s.ledger.add(what+" lost: not supported", 1)
 	default:
 		return err
 	}
 	return nil
+}
+
+// isClosed says whether the connection has ended on both sides.
+func (s *stream) isClosed() bool {
+	const tcpClose = 7 // include/net/tcp_states.h
+	rc, err := s.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var info *unix.TCPInfo
+	cerr := rc.Control(func(fd uintptr) {
+		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	})
+	return cerr == nil && err == nil && info.State == tcpClose
 }
 
 // streamByte is the byte at a place in every connection.
