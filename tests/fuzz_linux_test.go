@@ -106,8 +106,14 @@ func walkTLVs(area []byte) (tlvs []tlv, ok bool) {
 // recorded is the model of what becomes of an area on its way to a record: what ends
 // it is an anchor there, or nothing.
 func recorded(h hostSecret, wire []byte) (area []byte, format cmsg.Format, flags cmsg.Flags) {
-	if rest, format, secret, ok := cutSeal(wire); ok {
-		if secret != h.Secret {
+	rest, format, secret, ok := cutSeal(wire)
+	sealed := ok && secret == h.Secret
+	// Half of the secret is not shown, wherever it is.
+	if !sealed && (bytes.Contains(wire, h.Secret[:4]) || bytes.Contains(wire, h.Secret[4:])) {
+		return nil, cmsg.FormatTLV, cmsg.FlagDecapsulated
+	}
+	if ok {
+		if !sealed {
 			flags = cmsg.FlagUnanchored
 		}
 		return cmsg.AppendAnchor(bytes.Clone(rest), format), format, flags
