@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,6 +59,7 @@ func (p *corkedPair) arrives(t *testing.T, size int) uint32 {
 	t.Helper()
 	var md sockmeta.Metadata
 	b := make([]byte, 1<<16)
+	must(t, p.receiver.SetReadDeadline(time.Now().Add(udpPatience)))
 	n, _, err := p.receiver.ReadMetadata(b, &md)
 	if n != size || err != nil {
 		t.Fatalf("%d bytes, want %d: %v", n, size, err)
