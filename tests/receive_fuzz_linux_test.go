@@ -17,6 +17,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/forge"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
@@ -225,7 +226,7 @@ func fuzzFrame(p *netlab.Pair, v6 bool, payload []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, fuzzPort)
 	b = binary.BigEndian.AppendUint16(b, n)
 	b = append(append(b, 0, 0), payload...)
-	sum := checksum(b[8:], uint32(n)+unix.IPPROTO_UDP)
+	sum := forge.Checksum(b[8:], uint32(n)+unix.IPPROTO_UDP)
 	if sum == 0 {
 		sum = 0xffff
 	}
@@ -239,19 +240,5 @@ func mendChecksum(ip []byte) {
 		return
 	}
 	ip[10], ip[11] = 0, 0
-	binary.BigEndian.PutUint16(ip[10:], checksum(ip[:end], 0))
-}
-
-// checksum is the Internet checksum, RFC 1071.
-func checksum(b []byte, sum uint32) uint16 {
-	for ; len(b) >= 2; b = b[2:] {
-		sum += uint32(binary.BigEndian.Uint16(b))
-	}
-	if len(b) == 1 {
-		sum += uint32(b[0]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
+	binary.BigEndian.PutUint16(ip[10:], forge.Checksum(ip[:end], 0))
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockmeta/sockmeta-go/internal/forge"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testprog"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
@@ -115,7 +116,7 @@ func (p *tcpPeer) send(s handSegment) uint32 {
 	tcp[12] = byte(len(tcp)/4) << 4
 	tcp = append(tcp, s.payload...)
 	pseudo := slices.Concat(p.addr.AsSlice(), p.to.AsSlice(), []byte{0, unix.IPPROTO_TCP, byte(len(tcp) >> 8), byte(len(tcp))})
-	sum := onesComplement(append(pseudo, tcp...))
+	sum := forge.Checksum(append(pseudo, tcp...), 0)
 	if s.badSum {
 		sum ^= 0x5555
 	}
@@ -140,7 +141,7 @@ func (p *tcpPeer) ipHeader(size int) []byte {
 		ip := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, unix.IPPROTO_TCP, 0, 0}
 		binary.BigEndian.PutUint16(ip[2:], uint16(20+size))
 		ip = slices.Concat(ip, p.addr.AsSlice(), p.to.AsSlice())
-		binary.BigEndian.PutUint16(ip[10:], onesComplement(ip))
+		binary.BigEndian.PutUint16(ip[10:], forge.Checksum(ip, 0))
 		return ip
 	}
 	ip := make([]byte, 8)
@@ -157,18 +158,6 @@ func (p *tcpPeer) ipHeader(size int) []byte {
 		ip[6] = unix.IPPROTO_DSTOPTS
 	}
 	return slices.Concat(ip, p.addr.AsSlice(), p.to.AsSlice(), options)
-}
-
-// onesComplement is the Internet checksum, RFC 1071.
-func onesComplement(b []byte) uint16 {
-	var sum uint32
-	for i, c := range b {
-		sum += uint32(c) << (8 * (1 - i%2))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }
 
 // answer waits for the server's SYN-ACK to a port, and returns its sequence number.

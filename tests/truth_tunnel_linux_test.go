@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/forge"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 )
@@ -139,7 +140,7 @@ func (f *forgedTunnel) outerPacket(inside, chosen []byte) []byte {
 	from, to := f.tunnel.Remote.AsSlice(), f.tunnel.Local.AsSlice()
 	if f.tunnel.Local.Is6() {
 		if proto == unix.IPPROTO_UDP {
-			sum := checksum(slices.Concat(from, to, payload), uint32(len(payload))+unix.IPPROTO_UDP)
+			sum := forge.Checksum(slices.Concat(from, to, payload), uint32(len(payload))+unix.IPPROTO_UDP)
 			binary.BigEndian.PutUint16(payload[6:], sum)
 		}
 		b := []byte{0x60, 0, 0, 0, byte(len(payload) >> 8), byte(len(payload)), proto, forgedTTL}

@@ -20,19 +20,7 @@ static __always_inline int receiver_opted_in(struct __sk_buff *ctx, const struct
 	__u32 size;
 	int yes;
 
-	if (ctx->protocol == bpf_htons(ETH_P_IP)) {
-		t.ipv4.saddr = f->local[3];
-		t.ipv4.daddr = f->remote[3];
-		t.ipv4.sport = bpf_htons(f->local_port);
-		t.ipv4.dport = bpf_htons(f->remote_port);
-		size = sizeof(t.ipv4);
-	} else {
-		__builtin_memcpy(t.ipv6.saddr, f->local, 16);
-		__builtin_memcpy(t.ipv6.daddr, f->remote, 16);
-		t.ipv6.sport = bpf_htons(f->local_port);
-		t.ipv6.dport = bpf_htons(f->remote_port);
-		size = sizeof(t.ipv6);
-	}
+	size = fill_tuple(ctx, &t, f->local, f->local_port, f->remote, f->remote_port);
 	if (f->listener == IPPROTO_UDP)
 		sk = bpf_sk_lookup_udp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
 	else

@@ -64,6 +64,25 @@ static __always_inline int parse_ports(struct __sk_buff *ctx, struct tcphdr *th,
 	return 1;
 }
 
+/* What the kernel's look-ups of sockets take. Returns its size. */
+static __always_inline __u32 fill_tuple(struct __sk_buff *ctx, struct bpf_sock_tuple *t,
+					const __u32 *from, __u16 from_port,
+					const __u32 *to, __u16 to_port)
+{
+	if (ctx->protocol == bpf_htons(ETH_P_IP)) {
+		t->ipv4.saddr = from[3];
+		t->ipv4.daddr = to[3];
+		t->ipv4.sport = bpf_htons(from_port);
+		t->ipv4.dport = bpf_htons(to_port);
+		return sizeof(t->ipv4);
+	}
+	__builtin_memcpy(t->ipv6.saddr, from, 16);
+	__builtin_memcpy(t->ipv6.daddr, to, 16);
+	t->ipv6.sport = bpf_htons(from_port);
+	t->ipv6.dport = bpf_htons(to_port);
+	return sizeof(t->ipv6);
+}
+
 /* Where the header is that the packet's own do not lead to, such as behind an IPv6
  * fragment header that is of no fragment: TCP has been given it.
  */

@@ -62,19 +62,7 @@ static __always_inline int has_request(struct __sk_buff *ctx, const struct sockm
 	__u32 size;
 	int yes;
 
-	if (ctx->protocol == bpf_htons(ETH_P_IP)) {
-		t.ipv4.saddr = f->remote[3];
-		t.ipv4.daddr = f->local[3];
-		t.ipv4.sport = bpf_htons(f->remote_port);
-		t.ipv4.dport = bpf_htons(f->local_port);
-		size = sizeof(t.ipv4);
-	} else {
-		__builtin_memcpy(t.ipv6.saddr, f->remote, 16);
-		__builtin_memcpy(t.ipv6.daddr, f->local, 16);
-		t.ipv6.sport = bpf_htons(f->remote_port);
-		t.ipv6.dport = bpf_htons(f->local_port);
-		size = sizeof(t.ipv6);
-	}
+	size = fill_tuple(ctx, &t, f->remote, f->remote_port, f->local, f->local_port);
 	sk = bpf_skc_lookup_tcp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return 0;

@@ -63,7 +63,7 @@ func ipv4(f Fields, from, to netip.Addr, proto byte, options, payload []byte) []
 	b = binary.BigEndian.AppendUint16(b, f.ID)
 	b = append(b, 0, 0, f.ttl(), proto, 0, 0)
 	b = slices.Concat(b, from.AsSlice(), to.AsSlice(), options)
-	binary.BigEndian.PutUint16(b[10:], checksum(b, 0))
+	binary.BigEndian.PutUint16(b[10:], Checksum(b, 0))
 	return append(b, payload...)
 }
 
@@ -77,7 +77,7 @@ func ipv6(f Fields, from, to netip.Addr, next byte, payload []byte) []byte {
 // ip puts a header of the addresses' family in front of a UDP or TCP packet, and makes
 // that one's checksum, which lies at an offset.
 func ip(f Fields, from, to netip.Addr, proto byte, at int, payload []byte) []byte {
-	sum := checksum(slices.Concat(from.AsSlice(), to.AsSlice(), payload), uint32(proto)+uint32(len(payload)))
+	sum := Checksum(slices.Concat(from.AsSlice(), to.AsSlice(), payload), uint32(proto)+uint32(len(payload)))
 	if sum == 0 {
 		sum = 0xffff
 	}
@@ -138,8 +138,8 @@ func ParseTCP(frame []byte) (from, to uint16, s Segment, ok bool) {
 	return binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]), s, true
 }
 
-// checksum is the Internet checksum, RFC 1071.
-func checksum(b []byte, sum uint32) uint16 {
+// Checksum is the Internet checksum, RFC 1071, of b and of a sum so far.
+func Checksum(b []byte, sum uint32) uint16 {
 	for ; len(b) >= 2; b = b[2:] {
 		sum += uint32(binary.BigEndian.Uint16(b))
 	}
