@@ -13,6 +13,10 @@ func (w *wire) greet(f *flow, p *packet) {
 	if before(f.sent, p.next()) {
 		f.sent = p.next()
 	}
+	if p.payload > p.mostPayload() {
+		first := p.piece(0, p.mostPayload())
+		p = &first
+	}
 	if f.conn.mode == crossed && !f.crossed {
 		f.clientSYN = new(packet)
 		*f.clientSYN = *p
@@ -47,8 +51,8 @@ func (w *wire) greet(f *flow, p *packet) {
 		f.skipACKs = 1
 		w.open(f, p)
 	case synOld:
-		// A SYN-ACK of any number is one.
-		if p.has(ack) {
+		// A SYN-ACK of any number is one, and so is a SYN with a Fast Open cookie.
+		if p.has(ack) || f.conn.mode == fastOpen {
 			w.open(f, p)
 			return
 		}

@@ -194,7 +194,9 @@ func (w *wire) fromClient(b []byte, segment int) {
 	}
 }
 
-// fromClientTCP cuts what the client left to segmentation offload into segments.
+// fromClientTCP cuts what the client left to segmentation offload into segments,
+// and what does not fit into the server's MTU: the client's is larger, and before
+// it knows the server's MSS it may use that.
 func (w *wire) fromClientTCP(f *flow, p *packet, segment int) {
 	if !f.haveISN {
 		return
@@ -206,7 +208,11 @@ func (w *wire) fromClientTCP(f *flow, p *packet, segment int) {
 		return
 	}
 	f.last, f.haveLast = *p, true
-	if segment == 0 || p.payload <= segment {
+	if segment == 0 {
+		segment = p.payload
+	}
+	segment = min(segment, p.mostPayload())
+	if p.payload <= segment {
 		w.tamper(f, p)
 		return
 	}
