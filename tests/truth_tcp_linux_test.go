@@ -397,6 +397,24 @@ func TestTruthTCPHandshake(t *testing.T) {
 	}
 }
 
+// TestTruthTCPHandshakeAhead completes a handshake with a segment that is not the
+// first of the stream, and may be one of two that brought its bytes.
+func TestTruthTCPHandshakeAhead(t *testing.T) {
+	lab := newTruthLab(t)
+	h := lab.syn(40000, 0)
+	ahead := h.data(10, "ahead.....")
+	c := lab.accept(h)
+	md, err := c.server.OpeningMetadata()
+	c.compare("opening", md, err, h.opening, 0)
+	again := h.data(15, "d.....others")
+	first := h.data(0, "0123456789")
+	c.arrived(27)
+	c.wants(10, first, 0)
+	c.wants(5, ahead, 0)
+	c.wantsOneOf(3, []uint32{ahead, again})
+	c.wants(9, again, 0)
+}
+
 // TestTruthTCPLate opts a connection in that has segments waiting out of order.
 func TestTruthTCPLate(t *testing.T) {
 	p := newTCPPeer(t)

@@ -55,7 +55,9 @@ static __always_inline int take_cell(struct sockmeta_cell *to, struct sockmeta_c
 	return read_seq(&from->seq) == seq && to->start == start;
 }
 
-/* The segment that the connection is established by. */
+/* The segment that the connection is established by. It need not be the first of
+ * the stream: tcp_check_req() takes any in the window.
+ */
 struct completing {
 	__u64 skb;		/* address */
 	__u32 start, end;	/* of what it brings */
@@ -69,7 +71,7 @@ static __always_inline int get_completing(struct bpf_sock_ops *ctx, struct compl
 
 	if ((void *)(th + 1) > data_end)
 		return 0;
-	c->start = ctx->rcv_nxt;
+	c->start = bpf_ntohl(th->seq) + th->syn;
 	c->end = c->start + ctx->skb_len - th->doff * 4 + th->fin;
 	if (ksym_exists(bpf_cast_to_kern_ctx)) {
 		kern = bpf_cast_to_kern_ctx(ctx);
@@ -133,7 +135,7 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 	hs = bpf_map_lookup_elem(&sockmeta_handshakes, &flow);
 	if (hs) {
 		/* nothing but this writes the opening record of a child */
-		if (take_cell(&tcp->opening, &hs->syn, c.start)) {
+		if (take_cell(&tcp->opening, &hs->syn, ctx->rcv_nxt)) {
 			tcp->opened = tcp->opening.seq = FIRST_SEQ;
 			if (hs->repeated && tcp->opening.skb != c.skb)
 				tcp->opening_flags = SOCKMETA_F_REPEATED | SOCKMETA_F_UNPROVEN;
@@ -141,7 +143,7 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 		found = take_cell(cell, fast_open ? &hs->syn : &hs->ack, c.start) &&
 			cell->skb == c.skb && cell->end == c.end;
 		lost = *(volatile __u64 *)&hs->lost;
-		mark_lost(tcp, lost, lost >> 32, c.start);
+		mark_lost(tcp, lost, lost >> 32, ctx->rcv_nxt);
 		if (hs->all_lost)
 			tcp->all_lost = 1;
 		bpf_map_delete_elem(&sockmeta_handshakes, &flow);
@@ -160,7 +162,7 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 		return;
 	}
 	publish(&cell->seq, 0);
-	mark_lost(tcp, c.start, c.end, c.start);
+	mark_lost(tcp, c.start, c.end, ctx->rcv_nxt);
 }
 
 /* The peer's SYN-ACK, or, when both have dialed at once, its SYN. Segments that come
