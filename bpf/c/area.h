@@ -175,21 +175,33 @@ static __always_inline int is_outer(__u64 mac, __u32 inside)
  * the area, which is as many bytes in front of the tag (skb_reorder_vlan_header). Those
  * of a longer area than the outer headers would be a part of the area itself.
  */
+struct outer {
+	__u64 end;
+	__u32 len, room, may_have_tag;
+	__u32 distance;		/* the answer */
+};
+
+/* For bpf_loop(), as the verifier would go through each turn. */
+static int look_for_outer(__u32 i, struct outer *o)
+{
+	__u32 distance = 14 + (i < 5 ? 20 : 40) + i % 5 * 4;
+
+	if (distance + o->len > o->room)
+		return 1;
+	if ((o->may_have_tag && o->len > distance) ||
+	    !(read_ending(o->end - distance, o->len) & ENDING_SEALED) ||
+	    !is_outer(o->end - distance, distance))
+		return 0;
+	o->distance = distance;
+	return 1;
+}
+
 __noinline __u32 find_outer(__u64 end, __u32 len, __u32 room, __u32 may_have_tag)
 {
-	__u32 i, distance;
+	struct outer o = { .end = end, .len = len, .room = room, .may_have_tag = may_have_tag };
 
-	for (i = 0; i < 10; i++) {
-		distance = 14 + (i < 5 ? 20 : 40) + i % 5 * 4;
-		if (distance + len > room)
-			break;
-		if (may_have_tag && len > distance)
-			continue;
-		if (read_ending(end - distance, len) & ENDING_SEALED &&
-		    is_outer(end - distance, distance))
-			return distance;
-	}
-	return 0;
+	bpf_loop(10, look_for_outer, &o, 0);
+	return o.distance;
 }
 
 /*
@@ -197,30 +209,45 @@ __noinline __u32 find_outer(__u64 end, __u32 len, __u32 room, __u32 may_have_tag
  * sealed one, as a VLAN tag does that is pushed or popped, and others are not to see
  * what is left.
  */
+struct secret_search {
+	__u64 area;
+	__u64 seen;		/* the last 8 bytes */
+	__u32 len;
+	__u32 first, second;	/* the secret's halves */
+	__u32 found;
+};
+
+static int look_for_secret(__u32 i, struct secret_search *s)
+{
+	__u32 word, shift;
+
+	if (i * sizeof(word) >= s->len)
+		return 1;
+	if (bpf_probe_read_kernel(&word, sizeof(word), (void *)(s->area + i * sizeof(word)))) {
+		s->found = 1;
+		return 1;
+	}
+	s->seen = s->seen << 32 | bpf_ntohl(word);
+	for (shift = 0; shift < 32; shift += 8) {
+		__u32 at = s->seen >> shift;
+
+		/* no branches, which the verifier would follow each */
+		s->found |= !(at ^ s->first) | !(at ^ s->second);
+	}
+	return 0;
+}
+
 __noinline int holds_secret(__u64 area, __u32 len)
 {
 	const struct sockmeta_host *host = sockmeta_this_host();
-	__u32 first, second, off, word, shift, found = 0;
-	__u64 seen = 0;
+	struct secret_search s = { .area = area, .len = len };
 
 	if (!host)
 		return 0;
-	first = bpf_ntohl(host->secret[0]);
-	second = bpf_ntohl(host->secret[1]);
-	for (off = 0; off < SOCKMETA_AREA_MAX; off += sizeof(word)) {
-		if (off >= len)
-			break;
-		if (bpf_probe_read_kernel(&word, sizeof(word), (void *)(area + off)))
-			return 1;
-		seen = seen << 32 | bpf_ntohl(word);
-		for (shift = 0; shift < 32; shift += 8) {
-			__u32 at = seen >> shift;
-
-			/* no branches, which the verifier would follow each */
-			found |= !(at ^ first) | !(at ^ second);
-		}
-	}
-	return found;
+	s.first = bpf_ntohl(host->secret[0]);
+	s.second = bpf_ntohl(host->secret[1]);
+	bpf_loop(SOCKMETA_AREA_MAX / sizeof(__u32), look_for_secret, &s, 0);
+	return !!s.found;
 }
 
 static __always_inline void fill_area(struct __sk_buff *ctx, struct sockmeta_record *rec)

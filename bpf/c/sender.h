@@ -33,9 +33,9 @@ static __always_inline int tlvs_end_at(const struct sockmeta_record *rec, __u32 
  * packet's flow, and to say that the packet came by this device, where local.bpf.c
  * takes off what it did not put on itself.
  *
- * Not inlined, as older verifiers then forget less about the caller's lengths.
+ * Global, for the verifier to look at it once.
  */
-static __noinline int came_with(struct __sk_buff *ctx, __u64 number)
+__noinline int came_with(struct __sk_buff *ctx, __u64 number)
 {
 	struct sockmeta_local_dev dev = {};
 	struct sockmeta_flow flow = {};

@@ -82,20 +82,43 @@ struct logged {
  */
 #define LOOKS 8
 
-#define look(from, to)								\
-	({									\
-		__u32 look_, ok_ = 0;						\
-										\
-		for (look_ = 0; look_ < LOOKS && !ok_; look_++) {		\
-			(to)->seq = load((from)->seq);				\
-			(to)->start = load((from)->start);			\
-			(to)->end = load((from)->end);				\
-			copy_rest(from, to);					\
-			ok_ = !(to)->seq || (is_record((to)->seq) &&		\
-					     read_seq(&(from)->seq) == (to)->seq); \
-		}								\
-		ok_;								\
-	})
+/* Both are global, so that the verifier looks at them once and not again for each way
+ * that leads here. They return 0 when the segment is being written all the time.
+ */
+__noinline int look_at_cell(struct sockmeta_cell *cell, struct logged *l)
+{
+	__u32 i;
+
+	if (!cell || !l)
+		return 0;
+	for (i = 0; i < LOOKS; i++) {
+		l->seq = load(cell->seq);
+		l->start = load(cell->start);
+		l->end = load(cell->end);
+		l->doubtful = load(cell->doubtful);
+		if (!l->seq || (is_record(l->seq) && read_seq(&cell->seq) == l->seq))
+			return 1;
+	}
+	return 0;
+}
+
+__noinline int look_at_entry(struct sockmeta_spilled *entry, struct logged *l)
+{
+	__u32 i;
+
+	if (!entry || !l)
+		return 0;
+	for (i = 0; i < LOOKS; i++) {
+		l->seq = load(entry->seq);
+		l->owner = load(entry->owner);
+		l->start = load(entry->start);
+		l->end = load(entry->end);
+		l->doubtful = !!(l->seq & SPILLED_DOUBTFUL);
+		if (!l->seq || (is_record(l->seq) && read_seq(&entry->seq) == l->seq))
+			return 1;
+	}
+	return 0;
+}
 
 /* For bpf_loop(): the verifier would follow every way through the cells. */
 static int look_into_cell(__u32 i, struct search *s)
@@ -104,12 +127,10 @@ static int look_into_cell(__u32 i, struct search *s)
 	struct logged l = {};
 	__u8 sure;
 
-#define copy_rest(from, to) (to)->doubtful = load((from)->doubtful)
-	if (!look(cell, &l)) {
+	if (!look_at_cell(cell, &l)) {
 		s->lost = 1;
 		return 0;
 	}
-#undef copy_rest
 	if (!l.seq || !has_byte(l.start, l.end, s->byte))
 		return 0;
 	s->segments++;
@@ -130,16 +151,14 @@ static int look_into_entry(__u32 i, struct search *s)
 
 	if (i >= s->entries)
 		return 1;
-#define copy_rest(from, to) (to)->owner = load((from)->owner)
-	if (!look(p, &l) || !l.seq || l.owner != s->owner) {
+	if (!look_at_entry(p, &l) || !l.seq || l.owner != s->owner) {
 		s->lost = 1;
 		return 1;
 	}
-#undef copy_rest
 	if (!has_byte(l.start, l.end, s->byte))
 		return 0;
 	s->segments++;
-	sure = !(l.seq & SPILLED_DOUBTFUL);
+	sure = !l.doubtful;
 	if (sure > s->sure || (sure == s->sure && !s->handle)) {
 		s->handle = l.seq & ~SPILLED_DOUBTFUL;
 		s->sure = sure;
