@@ -190,7 +190,8 @@ type sockoptSockmetaHandshake struct {
 	Repeated uint8
 	Reset    uint8
 	AllLost  uint8
-	Pad      [5]uint8
+	Cookie   uint8
+	Pad      [4]uint8
 	Spare    [32]uint8
 }
 

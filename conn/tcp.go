@@ -93,7 +93,8 @@ func (c *TCPConn) Metadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCP
 // with SYN cookies or was opening very many connections, it is that of the
 // segment that completed the handshake (cmsg.FlagHandshakeAck). If several SYNs may
 // have opened it, retransmitted ones among them, the record has cmsg.FlagUnproven
-// and cmsg.FlagRepeated.
+// and cmsg.FlagRepeated. A SYN that the host answered with a cookie has
+// cmsg.FlagUnproven: the kernel keeps nothing that shows whether it was the only one.
 func (c *TCPConn) OpeningMetadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCPOpening) }
 
 // LatestMetadata returns the metadata of the newest segment that has arrived,

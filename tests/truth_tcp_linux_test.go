@@ -375,6 +375,36 @@ func TestTruthTCPOpening(t *testing.T) {
 	}
 }
 
+// TestTruthTCPCookies has the table give away what it knows of a SYN that the kernel
+// answered with a cookie: nothing else remembers it.
+func TestTruthTCPCookies(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		run   func(lab *truthLab, h *handConn)
+		flags cmsg.Flags
+	}{
+		{"SYN", func(*truthLab, *handConn) {}, cmsg.FlagUnproven},
+		{"SYN twice", func(lab *truthLab, _ *handConn) {
+			lab.send(handSegment{port: 40000, seq: handISN, flags: synFlag})
+		}, ambiguous},
+		{"SYN, evicted, SYN", func(lab *truthLab, h *handConn) {
+			forgetHandshakes(lab.t)
+			h.opening = lab.send(handSegment{port: 40000, seq: handISN, flags: synFlag})
+		}, cmsg.FlagUnproven},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			lab := newTruthLab(t)
+			(&tcpLab{lab.Pair, t}).sysctl(lab.Server, "net.ipv4.tcp_syncookies", "2")
+			h := lab.syn(40000, 0)
+			tt.run(lab, h)
+			h.data(0, "")
+			c := lab.accept(h)
+			md, err := c.server.OpeningMetadata()
+			c.compare("opening", md, err, h.opening, tt.flags)
+		})
+	}
+}
+
 // TestTruthTCPHandshake spoofs the segment that completes a handshake.
 func TestTruthTCPHandshake(t *testing.T) {
 	lab := newTruthLab(t)

@@ -182,7 +182,8 @@ struct sockmeta_handshake {
 	__u8 repeated;		/* syn is one of several */
 	__u8 reset;		/* a RST came after syn */
 	__u8 all_lost;		/* as in struct sockmeta_tcp */
-	__u8 pad[5];
+	__u8 cookie;		/* ack came where no SYN was being answered */
+	__u8 pad[4];
 	__u8 spare[SOCKMETA_SPARE];
 };
 

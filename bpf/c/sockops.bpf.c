@@ -137,8 +137,10 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 		/* nothing but this writes the opening record of a child */
 		if (take_cell(&tcp->opening, &hs->syn, ctx->rcv_nxt)) {
 			tcp->opened = tcp->opening.seq = FIRST_SEQ;
-			if (hs->repeated && tcp->opening.skb != c.skb)
+			if (tcp->opening.skb != c.skb && hs->repeated)
 				tcp->opening_flags = SOCKMETA_F_REPEATED | SOCKMETA_F_UNPROVEN;
+			else if (tcp->opening.skb != c.skb && hs->cookie)
+				tcp->opening_flags = SOCKMETA_F_UNPROVEN;
 		}
 		found = take_cell(cell, fast_open ? &hs->syn : &hs->ack, c.start) &&
 			cell->skb == c.skb && cell->end == c.end;

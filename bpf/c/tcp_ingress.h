@@ -83,7 +83,8 @@ static __always_inline void lose_in_handshake(struct sockmeta_handshake *hs, __u
  * handshake, are filtered on behalf of the listener (net/ipv4/tcp_ipv4.c,
  * tcp_v4_rcv, TCP_NEW_SYN_RECV). It is the only SYN that can have opened the
  * connection if no other of the flow was seen, and none is being answered, which
- * would be one whose entry the table has given away.
+ * would be one whose entry the table has given away. With SYN cookies the kernel
+ * keeps nothing that it could answer from.
  *
  * The table gives entries that it takes back to other flows: no two records have
  * had the same number.
@@ -106,6 +107,7 @@ static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct
 	if (seg->ack) {
 		if (is_record(hs->ack.seq) && hs->ack.start != hs->ack.end)
 			lose_in_handshake(hs, hs->ack.start, hs->ack.end);
+		hs->cookie = !has_request(ctx, &seg->flow);
 		if (!put_cell(ctx, &hs->ack, seg, bpf_ktime_get_ns(), 0))
 			lose_in_handshake(hs, seg->start, seg->end);
 		return;
