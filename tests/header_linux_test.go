@@ -131,7 +131,7 @@ func TestHeaderFind(t *testing.T) {
 	p := testutil.Pair(t)
 	testutil.EnterCgroup(t)
 	objs, results := loadHeader(t)
-	attachXDP(t, p.Server, p.ServerIf, objs.PutValues)
+	attachXDP(t, p.Server, p.ServerIf, objs.PutFew)
 	attachTC(t, p.Server, p.ServerIf, ebpf.AttachTCXIngress, objs.ChangeValue)
 	md, err := exchange(t, p, p.ServerAddr4)
 	must(t, err)

@@ -19,6 +19,7 @@ const (
 	HeaderMapSockmetaSecret = "sockmeta_secret"
 	HeaderProgChangeValue   = "change_value"
 	HeaderProgPutArea       = "put_area"
+	HeaderProgPutFew        = "put_few"
 	HeaderProgPutUntilFull  = "put_until_full"
 	HeaderProgPutValues     = "put_values"
 	HeaderVarResults        = "results"
@@ -68,6 +69,7 @@ type HeaderSpecs struct {
 type HeaderProgramSpecs struct {
 	ChangeValue  *ebpf.ProgramSpec `ebpf:"change_value"`
 	PutArea      *ebpf.ProgramSpec `ebpf:"put_area"`
+	PutFew       *ebpf.ProgramSpec `ebpf:"put_few"`
 	PutUntilFull *ebpf.ProgramSpec `ebpf:"put_until_full"`
 	PutValues    *ebpf.ProgramSpec `ebpf:"put_values"`
 }
@@ -128,6 +130,7 @@ type HeaderVariables struct {
 type HeaderPrograms struct {
 	ChangeValue  *ebpf.Program `ebpf:"change_value"`
 	PutArea      *ebpf.Program `ebpf:"put_area"`
+	PutFew       *ebpf.Program `ebpf:"put_few"`
 	PutUntilFull *ebpf.Program `ebpf:"put_until_full"`
 	PutValues    *ebpf.Program `ebpf:"put_values"`
 }
@@ -136,6 +139,7 @@ func (p *HeaderPrograms) Close() error {
 	return _HeaderClose(
 		p.ChangeValue,
 		p.PutArea,
+		p.PutFew,
 		p.PutUntilFull,
 		p.PutValues,
 	)

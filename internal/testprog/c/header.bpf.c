@@ -30,6 +30,20 @@ int put_values(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
+/* So many that they fit into the smallest areas that there are, with the seal. */
+SEC("xdp")
+int put_few(struct xdp_md *ctx)
+{
+	__u8 small = 1;
+	__u16 medium = 0x0202;
+	__u32 word = 0x03030303;
+
+	results[0] = sockmeta_put(ctx, 16, &word, sizeof(word));
+	results[1] = sockmeta_put(ctx, 17, &medium, sizeof(medium));
+	results[2] = sockmeta_put(ctx, 16, &small, sizeof(small));
+	return XDP_PASS;
+}
+
 SEC("xdp")
 int put_area(struct xdp_md *ctx)
 {
@@ -61,7 +75,7 @@ int put_until_full(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* A TC program behind put_values: reads one value, changes another. */
+/* A TC program behind put_few: reads one value, changes another. */
 SEC("tc")
 int change_value(struct __sk_buff *skb)
 {
