@@ -68,7 +68,7 @@ func receiveCrossed(t *testing.T, c *sockmeta.UDPConn, count int) (got crossed) 
 // on their way: none comes with another's.
 func TestTruthLocalMerged(t *testing.T) {
 	testutil.Leaks(t)
-	merged := 0
+	tried, merged := false, 0
 	for _, way := range []struct {
 		name             string
 		sender, receiver []string
@@ -86,6 +86,7 @@ func TestTruthLocalMerged(t *testing.T) {
 		for _, network := range []string{"udp4", "udp6", "udp"} {
 			t.Run(way.name+" "+network, func(t *testing.T) {
 				lab := newLocalLab(t)
+				tried = true
 				setFeatures(t, lab.Client, lab.ClientIf, way.sender...)
 				setFeatures(t, lab.Server, lab.ServerIf, append(way.receiver, "rx-gro")...)
 				must(t, netlab.SetMerging(lab.Server, lab.ServerIf))
@@ -136,7 +137,7 @@ func TestTruthLocalMerged(t *testing.T) {
 		}
 	}
 	// Which of them merge depends on whether any socket of the host has UDP_GRO.
-	if merged == 0 {
+	if tried && merged == 0 {
 		t.Error("nothing merged")
 	}
 }
