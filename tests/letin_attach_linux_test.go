@@ -101,6 +101,9 @@ func letInCgroups() (err error) {
 			return fmt.Errorf("%d files after those of cgroups that are gone, %d before", n, few)
 		}
 	}
+	if testing.Short() {
+		return nil
+	}
 	// Of those that stay there are so many, too.
 	const alive = 40
 	defer func() {
@@ -200,7 +203,7 @@ func letInShortages() error {
 	}
 	errnos := []unix.Errno{unix.ENOMEM, unix.EMFILE, unix.ENFILE}
 	for at, is := range steps {
-		if !worthTrying(steps, at, false) {
+		if !worthTrying(steps, at, false) || testing.Short() && at%2 == 1 {
 			continue
 		}
 		errno := errnos[at%len(errnos)]
