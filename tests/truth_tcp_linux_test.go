@@ -375,6 +375,25 @@ func TestTruthTCPOpening(t *testing.T) {
 	}
 }
 
+// TestTruthTCPOpeningAgain repeats the SYNs of many connections: the memory of one
+// packet becomes another's, and its address shows nothing.
+func TestTruthTCPOpeningAgain(t *testing.T) {
+	lab := newTruthLab(t)
+	const connections = 200
+	for i := range connections {
+		port := uint16(40000 + i)
+		h := lab.syn(port, 0)
+		for range 1 + i%8 {
+			lab.send(handSegment{port: port, seq: handISN, flags: synFlag})
+		}
+		h.data(0, "")
+		c := lab.accept(h)
+		md, err := c.server.OpeningMetadata()
+		c.compare("opening", md, err, h.opening, ambiguous)
+		must(t, c.server.Close())
+	}
+}
+
 // TestTruthTCPCookies has the table give away what it knows of a SYN that the kernel
 // answered with a cookie: nothing else remembers it.
 func TestTruthTCPCookies(t *testing.T) {

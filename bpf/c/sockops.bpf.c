@@ -61,6 +61,7 @@ static __always_inline int take_cell(struct sockmeta_cell *to, struct sockmeta_c
 struct completing {
 	__u64 skb;		/* address */
 	__u32 start, end;	/* of what it brings */
+	__u8 syn;
 };
 
 static __always_inline int get_completing(struct bpf_sock_ops *ctx, struct completing *c)
@@ -72,6 +73,7 @@ static __always_inline int get_completing(struct bpf_sock_ops *ctx, struct compl
 	if ((void *)(th + 1) > data_end)
 		return 0;
 	c->start = bpf_ntohl(th->seq) + th->syn;
+	c->syn = th->syn;
 	c->end = c->start + ctx->skb_len - th->doff * 4 + th->fin;
 	if (ksym_exists(bpf_cast_to_kern_ctx)) {
 		kern = bpf_cast_to_kern_ctx(ctx);
@@ -81,6 +83,14 @@ static __always_inline int get_completing(struct bpf_sock_ops *ctx, struct compl
 		c->skb = (__u64)BPF_CORE_READ(kern, skb);
 	}
 	return 1;
+}
+
+/* Whether the cell is of that SYN. It lives, and each SYN that the filter saw is in the
+ * cell or has taken its address off it: so no other can have that address.
+ */
+static __always_inline int is_syn_of(const struct completing *c, const struct sockmeta_cell *cell)
+{
+	return c->syn && cell->skb == c->skb;
 }
 
 /* Fast Open: the SYN has made the child, and its data is delivered. */
@@ -111,8 +121,9 @@ static __always_inline void put_control(struct sockmeta_tcp *tcp, const struct s
 }
 
 /* Takes what the listener saw of the handshake. A cell is of the segment that
- * completes it if it was filled for that skb, which lives, so that no other can have
- * its address. It is taken to the ring at once, for the bytes that it may bring.
+ * completes it if it was filled for that skb: it lives, and each segment that the
+ * filter saw took the place of the one before, so that no other can have its address.
+ * It is taken to the ring at once, for the bytes that it may bring.
  */
 static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
 					   struct sockmeta_sk *st, struct sockmeta_tcp *tcp)
@@ -137,9 +148,11 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 		/* nothing but this writes the opening record of a child */
 		if (take_cell(&tcp->opening, &hs->syn, ctx->rcv_nxt)) {
 			tcp->opened = tcp->opening.seq = FIRST_SEQ;
-			if (tcp->opening.skb != c.skb && hs->repeated)
+			if (is_syn_of(&c, &tcp->opening))
+				tcp->opening_flags = 0;
+			else if (hs->repeated)
 				tcp->opening_flags = SOCKMETA_F_REPEATED | SOCKMETA_F_UNPROVEN;
-			else if (tcp->opening.skb != c.skb && hs->cookie)
+			else if (hs->cookie)
 				tcp->opening_flags = SOCKMETA_F_UNPROVEN;
 		}
 		found = take_cell(cell, fast_open ? &hs->syn : &hs->ack, c.start) &&
@@ -177,7 +190,7 @@ static __always_inline void check_opening(struct bpf_sock_ops *ctx, struct sockm
 
 	if (!is_record(seq) || tcp->opening.start != ctx->rcv_nxt || !get_completing(ctx, &c))
 		return;
-	tcp->opening_flags = tcp->opening.skb == c.skb ? SOCKMETA_F_SYNACK : SOCKMETA_F_UNPROVEN;
+	tcp->opening_flags = is_syn_of(&c, &tcp->opening) ? SOCKMETA_F_SYNACK : SOCKMETA_F_UNPROVEN;
 	tcp->opened = seq;
 }
 

@@ -115,8 +115,12 @@ static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct
 	if (is_record(hs->syn.seq)) {
 		hs->repeated = 1;
 		/* the first is the one that counts, unless it was given up */
-		if (hs->syn.start == seg->start && !hs->reset)
+		if (hs->syn.start == seg->start && !hs->reset) {
+			/* its memory may be this one's by now */
+			if (hs->syn.skb == (__u64)kernel_skb(ctx))
+				hs->syn.skb = 0;
 			return;
+		}
 	} else {
 		hs->repeated = has_request(ctx, &seg->flow);
 	}
