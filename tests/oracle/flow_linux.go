@@ -21,8 +21,6 @@ type flow struct {
 	isn      uint32
 	haveISN  bool
 	sent     uint32
-	last     packet
-	haveLast bool
 
 	// Of the server: what it has acknowledged.
 	acked     uint32

@@ -204,21 +204,18 @@ func (w *wire) fromClientTCP(f *flow, p *packet, segment int) {
 	if before(f.sent, p.next()) {
 		f.sent = p.next()
 	}
-	if !f.greeted && !w.endGreeting(f, p) {
-		return
-	}
-	f.last, f.haveLast = *p, true
 	if segment == 0 {
 		segment = p.payload
 	}
 	segment = min(segment, p.mostPayload())
-	if p.payload <= segment {
-		w.tamper(f, p)
-		return
-	}
-	for at := 0; at < p.payload; at += segment {
+	for at := 0; at == 0 || at < p.payload; at += segment {
 		piece := p.piece(at, min(segment, p.payload-at))
-		w.tamper(f, &piece)
+		if f.greeted || w.endGreeting(f, &piece) {
+			w.tamper(f, &piece)
+		}
+		if segment == 0 {
+			return
+		}
 	}
 }
 
