@@ -16,11 +16,11 @@ type flow struct {
 
 	clientPort, serverPort uint16
 
-	// Of the client: its initial sequence number, the highest that it has sent up
-	// to, and its last segment in the connection.
-	isn      uint32
-	haveISN  bool
-	sent     uint32
+	// Of the client: its initial sequence number, and the highest that it has sent up
+	// to.
+	isn     uint32
+	haveISN bool
+	sent    uint32
 
 	// Of the server: what it has acknowledged.
 	acked     uint32
