@@ -14,7 +14,8 @@
 // By default these are all tests on all kernels, and some on machines of their own:
 // +lockdown is a kernel with lockdown=confidentiality, which runs TestLockdown...,
 // +cgroup1 one without cgroup v2, for TestCgroup1.... +native has the module of bpf/kmod
-// and runs all tests, +kmod runs TestNative... with a kernel that checks its memory, too.
+// and runs all tests that receive datagrams; what is about TCP, transmitting, and attaching
+// is the same without. +kmod runs TestNative... with a kernel that checks its memory, too.
 // DKMS builds the module for that kernel, as on a user's host, in a chroot in the cache;
 // neither the compiler nor sparse may have anything to say of it.
 // The virtual machines have numbers of CPUs that leave gaps. As they are slow, tests are

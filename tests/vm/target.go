@@ -38,6 +38,8 @@ type variant struct {
 	// tests' own as one would put it for go test -run; all if they are nil.
 	packages *regexp.Regexp
 	run      string
+	// skip are those among them that are the same as without the variant.
+	skip string
 	// kmod has the module of bpf/kmod built and loaded.
 	kmod bool
 }
@@ -59,6 +61,7 @@ var variants = map[string]variant{
 	"native": {
 		append:   "transparent_hugepage=never",
 		packages: regexp.MustCompile(`^(conn|sockmeta|tests|examples/.*)$`),
+		skip:     "^Test(TCP|TruthTCP|LetIn[^N]|Fault|Coexist|Inherit|LaunchTime|AttachedFQ|DetachedFQ|Transmit|TruthTransmit)",
 		kmod:     true,
 	},
 	// With all that the kernel's allocator can check at run time, which makes the
@@ -124,7 +127,7 @@ func (t target) tests(all []testBinary, s testSettings) ([]testBinary, testSetti
 		return all, s
 	}
 	if s.run == "" {
-		s.run = t.run
+		s.run, s.skip = t.run, t.skip
 	}
 	var some []testBinary
 	for _, b := range all {

@@ -23,6 +23,7 @@ const exitedOK = "exit status 0"
 // testSettings are what all test binaries are run with.
 type testSettings struct {
 	run     string
+	skip    string
 	short   bool
 	timeout time.Duration
 }
@@ -46,6 +47,9 @@ func newTestRun(b testBinary, dir, file string, s testSettings) testRun {
 	}
 	if s.run != "" {
 		t.Args = append(t.Args, "-test.run="+s.run)
+	}
+	if s.skip != "" {
+		t.Args = append(t.Args, "-test.skip="+s.skip)
 	}
 	return t
 }
