@@ -10,6 +10,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // An Attachment keeps the programs attached to one cgroup and those below it.
@@ -141,7 +143,7 @@ func attachOwn(dir *os.File, opts Options, noNative error) (_ *Attachment, err e
 			return nil, err
 		}
 	}
-	if a.info.Features&TracingFeature != 0 {
+	if a.info.Features&abi.FeatureTracing != 0 {
 		if err := a.attachTracing(&p.tracing); err != nil {
 			return nil, err
 		}
@@ -218,7 +220,7 @@ func (a *Attachment) Shared() bool { return a.joined }
 func (a *Attachment) Info() Info { return a.info }
 
 // Native returns nil where sockets can have records as control messages
-// (NativeFeature), and else why not: an ErrNotSupported.
+// (FeatureNative), and else why not: an ErrNotSupported.
 func (a *Attachment) Native() error { return a.missing }
 
 // Slots returns the receive map.

@@ -7,6 +7,8 @@ import (
 	"math"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // boundsMaps are those of bounds.h.
@@ -50,8 +52,8 @@ func (o *Options) checkBounds() error {
 }
 
 // bounds returns how many sockets there may be beside the receive map.
-func (o *Options) bounds(rx *ebpf.Map) bounds {
-	b := bounds{Sockets: uint32(o.MaxSockets), PerUser: uint32(o.MaxSocketsPerUser)}
+func (o *Options) bounds(rx *ebpf.Map) abi.Bounds {
+	b := abi.Bounds{Sockets: uint32(o.MaxSockets), PerUser: uint32(o.MaxSocketsPerUser)}
 	if b.Sockets == 0 {
 		receive := uint64(rx.MaxEntries()) * uint64(rx.ValueSize())
 		b.Sockets = defaultMaxSockets(ownMemory(), receive)
@@ -82,7 +84,7 @@ func (a *Attachment) Sockets() (Sockets, error) {
 	if err != nil {
 		return Sockets{}, err
 	}
-	var r room
+	var r abi.Room
 	if err := rooms.Lookup(uint32(0), &r); err != nil {
 		return Sockets{}, fmt.Errorf("sockmeta: sockets: %w", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"runtime"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 var errOS = fmt.Errorf("%w on %s: needs Linux", ErrNotSupported, runtime.GOOS)
@@ -17,7 +19,7 @@ var errOS = fmt.Errorf("%w on %s: needs Linux", ErrNotSupported, runtime.GOOS)
 type Slots struct{}
 
 // Read returns an error that is ErrNotSupported.
-func (*Slots) Read(uint64, uint64, *[RecordWords]uint64) (uint32, error) { return 0, errOS }
+func (*Slots) Read(uint64, uint64, *abi.Record) (uint32, error) { return 0, errOS }
 
 // Touch does nothing.
 func (*Slots) Touch(uint64) {}
@@ -41,16 +43,16 @@ func EnableSocketCmsg(int, uint32) error { return errOS }
 func SocketInfo(int) (Info, error) { return Info{}, errOS }
 
 // SocketRecord returns an error that is ErrNotSupported.
-func SocketRecord(int, int, *[RecordWords]uint64) error { return errOS }
+func SocketRecord(int, int, *abi.Record) error { return errOS }
 
 // SocketSlot returns an error that is ErrNotSupported.
-func SocketSlot(int, uint64, *[RecordWords]uint64) (uint32, error) { return 0, errOS }
+func SocketSlot(int, uint64, *abi.Record) (uint32, error) { return 0, errOS }
 
 // SocketID returns an error that is ErrNotSupported.
 func SocketID(int, Info) (uint64, error) { return 0, errOS }
 
 // SocketTxInfo returns an error that is ErrNotSupported.
-func SocketTxInfo(int) (TxInfo, error) { return TxInfo{}, errOS }
+func SocketTxInfo(int) (abi.TxInfo, error) { return abi.TxInfo{}, errOS }
 
 // SetSocketRecord returns an error that is ErrNotSupported.
 func SetSocketRecord(int, []byte) error { return errOS }
@@ -58,8 +60,8 @@ func SetSocketRecord(int, []byte) error { return errOS }
 // EnableTxTime returns an error that is ErrNotSupported.
 func EnableTxTime(int) error { return errOS }
 
-// CheckClock returns an error that is ErrNotSupported.
-func (*TxInfo) CheckClock() error { return errOS }
+// CheckTxClock returns an error that is ErrNotSupported.
+func CheckTxClock(*abi.TxInfo) error { return errOS }
 
 // TxSlots are the transmit slots of this process.
 type TxSlots struct{}
@@ -77,13 +79,13 @@ func (*TxSlots) Epoch() uint64 { return 0 }
 func (*TxSlots) Began(int) uint64 { return 0 }
 
 // Fill returns 0.
-func (*TxSlots) Fill(int, *TxInfo, *[RecordWords]uint64) uint64 { return 0 }
+func (*TxSlots) Fill(int, *abi.TxInfo, *abi.Record) uint64 { return 0 }
 
 // Release does nothing.
 func (*TxSlots) Release(int) {}
 
 // Register returns an error that is ErrNotSupported.
-func (*TxSlots) Register(int) (TxInfo, error) { return TxInfo{}, errOS }
+func (*TxSlots) Register(int) (abi.TxInfo, error) { return abi.TxInfo{}, errOS }
 
 // FindSlots returns an error that is ErrNotSupported.
 func FindSlots(Info, string) (*Slots, error) { return nil, errOS }
@@ -166,4 +168,4 @@ func (*Producer) Refused() (uint64, error) { return 0, errOS }
 // Close does nothing.
 func (*Producer) Close() error { return nil }
 
-func hostRecord() (sockoptSockmetaHost, error) { return sockoptSockmetaHost{}, errOS }
+func hostRecord() (abi.Host, error) { return abi.Host{}, errOS }

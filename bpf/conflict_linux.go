@@ -5,25 +5,27 @@ package bpf
 import (
 	"fmt"
 	"strings"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // conflict returns an ErrConflict that names what the options ask for and an
 // attachment does differently. Options that are zero ask for nothing.
-func (o *Options) conflict(in *instance) error {
+func (o *Options) conflict(in *abi.Instance) error {
 	var differ []string
 	for _, d := range []struct {
 		is         bool
 		what       string
 		has, asked any
 	}{
-		{o.SlotsPerCPU != 0 && uint32(o.SlotsPerCPU) != in.Info.SlotsPerCpu,
-			"slots a CPU", in.Info.SlotsPerCpu, o.SlotsPerCPU},
+		{o.SlotsPerCPU != 0 && uint32(o.SlotsPerCPU) != in.Info.SlotsPerCPU,
+			"slots a CPU", in.Info.SlotsPerCPU, o.SlotsPerCPU},
 		{o.MaxSockets != 0 && uint32(o.MaxSockets) != in.Bounds.Sockets,
 			"at most sockets", in.Bounds.Sockets, o.MaxSockets},
 		{o.MaxSocketsPerUser != 0 && uint32(o.MaxSocketsPerUser) != in.Bounds.PerUser,
 			"at most sockets a user", in.Bounds.PerUser, o.MaxSocketsPerUser},
 		// The native tier reads raw control messages without being asked.
-		{o.Tracing && in.Info.Features&(TracingFeature|NativeFeature) == 0,
+		{o.Tracing && in.Info.Features&(abi.FeatureTracing|abi.FeatureNative) == 0,
 			"tracing", false, true},
 	} {
 		if d.is {
@@ -40,7 +42,7 @@ func (o *Options) conflict(in *instance) error {
 
 // differences says what a policy asks for that an attachment's does not have. The
 // zero policy asks for nothing.
-func (p *Policy) differences(has *policy) (differ []string) {
+func (p *Policy) differences(has *abi.Policy) (differ []string) {
 	if p.isZero() {
 		return nil
 	}
@@ -54,7 +56,7 @@ func (p *Policy) differences(has *policy) (differ []string) {
 		{asked.MarkMask != has.MarkMask, "mark mask %#x, asked for %#x", has.MarkMask, asked.MarkMask},
 		{asked.PriorityMax != has.PriorityMax, "priorities up to %d, asked for %d", has.PriorityMax, asked.PriorityMax},
 		{asked.Launch != has.Launch, "launch times allowed: %v, asked for %v", has.Launch != 0, asked.Launch != 0},
-		{asked.Local != has.Local, "local keys %v, asked for %v", has.localKeys(), asked.localKeys()},
+		{asked.Local != has.Local, "local keys %v, asked for %v", localKeys(has), localKeys(&asked)},
 	} {
 		if d.is {
 			differ = append(differ, fmt.Sprintf(d.format, d.has, d.asked))
@@ -68,7 +70,7 @@ func (p *Policy) isZero() bool {
 }
 
 // localKeys are Policy.LocalKeys, in order.
-func (p *policy) localKeys() []int {
+func localKeys(p *abi.Policy) []int {
 	keys := []int{}
 	for k := range 64 * len(p.Local) {
 		if p.Local[k>>6]&(1<<(k&63)) != 0 {

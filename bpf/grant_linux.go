@@ -100,8 +100,8 @@ func openGrant(path string, info Info) (*Slots, error) {
 	}
 	// The socket's own programs say which map it is. Nothing has its number as
 	// long as it is there.
-	if id, ok := mi.ID(); !ok || uint32(id) != info.RxMapId {
-		return nil, fmt.Errorf("%w: receive map %s is map %d, and the socket's programs have map %d: it is another attachment's, or of one that has ended", ErrNotSupported, path, id, info.RxMapId)
+	if id, ok := mi.ID(); !ok || uint32(id) != info.RxMapID {
+		return nil, fmt.Errorf("%w: receive map %s is map %d, and the socket's programs have map %d: it is another attachment's, or of one that has ended", ErrNotSupported, path, id, info.RxMapID)
 	}
 	if !mi.Frozen() {
 		return nil, fmt.Errorf("%w: receive map %s is not frozen, or /proc is not there to tell", ErrNotSupported, path)

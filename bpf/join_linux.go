@@ -11,6 +11,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 var errNothingToJoin = errors.New("nothing to join")
@@ -49,7 +51,7 @@ const (
 func linksWith(features uint32) int {
 	n := linksOfAttachment
 	for feature, more := range map[uint32]int{
-		TracingFeature: linksOfTracing, NativeFeature: linksOfNative, FaultInFeature: linksOfFaultIn,
+		abi.FeatureTracing: linksOfTracing, abi.FeatureNative: linksOfNative, abi.FeatureFaultIn: linksOfFaultIn,
 	} {
 		if features&feature != 0 {
 			n += more
@@ -93,7 +95,7 @@ func joinProgram(dir *os.File, id ebpf.ProgramID, opts Options) (_ *Attachment, 
 		return nil, errNothingToJoin
 	}
 	in, err := readInstance(inst)
-	if err != nil || in.Info.Abi != ABI {
+	if err != nil || in.Info.ABI != abi.ABI {
 		return nil, errNothingToJoin
 	}
 
@@ -103,7 +105,7 @@ func joinProgram(dir *os.File, id ebpf.ProgramID, opts Options) (_ *Attachment, 
 			_ = a.Close()
 		}
 	}()
-	if in.Info.Features&NativeFeature == 0 {
+	if in.Info.Features&abi.FeatureNative == 0 {
 		a.missing = fmt.Errorf("%w: whoever attached the programs found no kernel functions for control messages", ErrNotSupported)
 	}
 	if a.slots, err = mapSlots(slots); err != nil {
@@ -116,7 +118,7 @@ func joinProgram(dir *os.File, id ebpf.ProgramID, opts Options) (_ *Attachment, 
 	if err := a.takeLinks(dir, a.maps[kernelName(seatsName)]); err != nil {
 		return nil, err
 	}
-	if in.Info.Features&(TracingFeature|NativeFeature) != 0 {
+	if in.Info.Features&(abi.FeatureTracing|abi.FeatureNative) != 0 {
 		// Egress, of the first ones, has let us know the map.
 		raws := a.maps[rawsName]
 		if err := errors.Join(a.takeLinks(dir, raws), a.takeLinks(nil, sockets, raws)); err != nil {
@@ -164,8 +166,8 @@ func (a *Attachment) takeLinks(dir *os.File, of ...*ebpf.Map) error {
 	return nil
 }
 
-func readInstance(m *ebpf.Map) (instance, error) {
-	var inst instance
+func readInstance(m *ebpf.Map) (abi.Instance, error) {
+	var inst abi.Instance
 	if err := m.Lookup(uint32(0), &inst); err != nil {
 		return inst, fmt.Errorf("instance map: %w", err)
 	}

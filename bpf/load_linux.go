@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/kerneltypes"
 )
 
@@ -57,8 +58,8 @@ func checkSlots(n int) error {
 	if err != nil {
 		return err
 	}
-	if n < 0 || n&(n-1) != 0 || uint64(n)*uint64(cpus) > indexMask {
-		return fmt.Errorf("%d slots a CPU: want a power of two, and no more than %d in all", n, indexMask)
+	if n < 0 || n&(n-1) != 0 || uint64(n)*uint64(cpus) > abi.IndexMask {
+		return fmt.Errorf("%d slots a CPU: want a power of two, and no more than %d in all", n, abi.IndexMask)
 	}
 	return nil
 }
@@ -229,12 +230,12 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 	rand.Read(random[:])
 
 	firstLocal := monotonic() / 2
-	inst := instance{
+	inst := abi.Instance{
 		Info: Info{
-			Abi:         ABI,
-			SlotsPerCpu: uint32(slotsPerCPU),
+			ABI:         abi.ABI,
+			SlotsPerCPU: uint32(slotsPerCPU),
 			Instance:    binary.NativeEndian.Uint64(random[:]),
-			RxMapId:     uint32(id),
+			RxMapID:     uint32(id),
 			Slots:       p.maps.SockmetaRx.MaxEntries(),
 		},
 		Policy: opts.Policy.encode(),
@@ -244,7 +245,7 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 		LocalCursor: firstLocal,
 	}
 	if opts.Tracing {
-		inst.Info.Features |= TracingFeature
+		inst.Info.Features |= abi.FeatureTracing
 	}
 	inst.Info.Features |= p.nativeFeatures()
 	if err := p.maps.SockmetaInst.Put(uint32(0), &inst); err != nil {

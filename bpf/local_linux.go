@@ -16,6 +16,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/kerneltypes"
 )
 
@@ -25,7 +26,7 @@ type Local struct {
 	of   *Attachment
 	link link.Link
 	devs *ebpf.Map
-	dev  localDev
+	dev  abi.LocalDevice
 }
 
 // AttachLocal lets metadata cross an interface that leads to sockets of the same
@@ -86,7 +87,7 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Local{of: a, dev: localDev{Netns: cookie, Ifindex: uint32(ifi.Index)}}
+	l := &Local{of: a, dev: abi.LocalDevice{Netns: cookie, IfIndex: uint32(ifi.Index)}}
 	if l.devs, err = shared[localDevsName].Clone(); err != nil {
 		return nil, err
 	}

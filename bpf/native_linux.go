@@ -11,6 +11,8 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // nativeModule is the kernel module of bpf/kmod.
@@ -103,9 +105,9 @@ func (p *programs) nativeFeatures() uint32 {
 	case p.missing != nil:
 		return 0
 	case len(p.faultIn) == 0:
-		return NativeFeature
+		return abi.FeatureNative
 	}
-	return NativeFeature | FaultInFeature
+	return abi.FeatureNative | abi.FeatureFaultIn
 }
 
 // attachNative attaches the programs of the native tier.

@@ -2,7 +2,7 @@
 
 package bpf
 
-import "unsafe"
+import "github.com/sockmeta/sockmeta-go/internal/abi"
 
 // A Policy says what applications may ask for with what they send. The zero value
 // allows what they may do without any capability anyhow: priorities up to 6 and
@@ -34,8 +34,8 @@ type Policy struct {
 // everybody have.
 const defaultMaxPriority = 6
 
-func (p *Policy) encode() policy {
-	e := policy{MarkMask: p.MarkMask, PriorityMax: p.MaxPriority, Launch: 1}
+func (p *Policy) encode() abi.Policy {
+	e := abi.Policy{MarkMask: p.MarkMask, PriorityMax: p.MaxPriority, Launch: 1}
 	if p.MaxPriority == 0 {
 		e.PriorityMax = defaultMaxPriority
 	}
@@ -45,27 +45,10 @@ func (p *Policy) encode() policy {
 	for _, k := range p.LocalKeys {
 		// Padding and anchors are the area's own, and what came from a
 		// sender is no other sender's.
-		if k != KeyPad && k != KeyAnchor && k != KeySender {
+		if k != abi.KeyPad && k != abi.KeyAnchor && k != abi.KeySender {
 			e.Local[k>>6] |= 1 << (k & 63)
 			e.Crosses = 1
 		}
 	}
 	return e
-}
-
-// Refuses returns the bits of Record.Valid that a record, as words, asks for and
-// the policy of the socket's attachment refuses. Launch times are for datagrams.
-func (i *TxInfo) Refuses(words *[RecordWords]uint64, datagram bool) uint16 {
-	rec := (*Record)(unsafe.Pointer(words))
-	var refused uint16
-	if rec.Valid&ValidMark != 0 && rec.Mark&^i.Policy.MarkMask != 0 {
-		refused |= ValidMark
-	}
-	if rec.Valid&ValidPriority != 0 && rec.Priority > i.Policy.PriorityMax {
-		refused |= ValidPriority
-	}
-	if rec.Valid&ValidLaunch != 0 && (i.Policy.Launch == 0 || !datagram) {
-		refused |= ValidLaunch
-	}
-	return refused
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/internal/xdpmeta"
 )
@@ -89,8 +90,8 @@ func FuzzProducer(f *testing.F) {
 
 		// The values in their order, each where there is room for it: times and
 		// ids are any.
-		service := binary.NativeEndian.AppendUint32([]byte{KeyServiceID, 4}, id)
-		values := [][]byte{append(service, 0, 0), {KeyPacketID, 8}, {KeyKtime, 8}}
+		service := binary.NativeEndian.AppendUint32([]byte{abi.KeyServiceID, 4}, id)
+		values := [][]byte{append(service, 0, 0), {abi.KeyPacketID, 8}, {abi.KeyKtime, 8}}
 		sizes := []int{8, 12, 12}
 		if destPort(packet) != port {
 			values, sizes = values[1:], sizes[1:]
@@ -99,7 +100,7 @@ func FuzzProducer(f *testing.F) {
 		fitting := 0
 		for _, size := range sizes {
 			if want == 0 {
-				size += AnchorSize
+				size += abi.AnchorSize
 			}
 			if want+size > room {
 				break
@@ -117,7 +118,7 @@ func FuzzProducer(f *testing.F) {
 			got = got[sizes[i]:]
 		}
 		if len(area) == 0 {
-			area = []byte{KeyAnchor, 2, AnchorMagic, FormatTLV}
+			area = []byte{abi.KeyAnchor, 2, abi.AnchorMagic, abi.FormatTLV}
 		}
 		if !bytes.Equal(got, area) {
 			t.Errorf("area became % x, want % x", got, area)

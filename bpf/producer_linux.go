@@ -12,12 +12,13 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/xdpmeta"
 )
 
 // producerArea is the length of the area with all that the producer writes: three
 // values, with key and length each, the seal and its gap.
-const producerArea = 8 + 12 + 12 + int(sockoptSockmetaAnchorSOCKMETA_SEAL_SIZE+sockoptSockmetaAnchorSOCKMETA_SEAL_GAP)
+const producerArea = 8 + 12 + 12 + int(abi.SealSize+abi.SealGap)
 
 // A Producer gives every packet that an interface receives a packet id (u64,
 // cmsg.KeyPacketID), the time at which it was seen (ns, CLOCK_MONOTONIC,

@@ -81,7 +81,7 @@ func FindSlots(info Info, granted string) (*Slots, error) {
 	if a := joinOwn(info.Instance); a != nil {
 		return a.slots, nil
 	}
-	m, err := ebpf.NewMapFromID(ebpf.MapID(info.RxMapId))
+	m, err := ebpf.NewMapFromID(ebpf.MapID(info.RxMapID))
 	if err == nil {
 		defer m.Close()
 		s, err = mapSlots(m)

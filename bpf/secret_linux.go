@@ -16,6 +16,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/xdpmeta"
 )
 
@@ -28,13 +29,13 @@ const secretFile = "/run/" + secretName
 // The record of this process, found once: what it loads has to agree.
 var theHost struct {
 	sync.Mutex
-	record sockoptSockmetaHost
+	record abi.Host
 }
 
 // hostRecord returns the host's secret, and makes it if this is the first process to
 // ask. Where it can neither be read nor be put where others find it, it is this
 // process's own.
-func hostRecord() (sockoptSockmetaHost, error) {
+func hostRecord() (abi.Host, error) {
 	theHost.Lock()
 	defer theHost.Unlock()
 	if isSet(theHost.record) {
@@ -59,7 +60,7 @@ func secretMap() (*ebpf.Map, error) {
 
 // newSecretMap makes a map with a record that stays as it is: the verifier takes it for
 // constants.
-func newSecretMap(h sockoptSockmetaHost) (*ebpf.Map, error) {
+func newSecretMap(h abi.Host) (*ebpf.Map, error) {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
 		Name: secretName, Type: ebpf.Array, Flags: unix.BPF_F_RDONLY_PROG,
 		KeySize: 4, ValueSize: uint32(unsafe.Sizeof(h)), MaxEntries: 1,
@@ -75,7 +76,7 @@ func newSecretMap(h sockoptSockmetaHost) (*ebpf.Map, error) {
 
 // shareRecord returns the record that the others of the host have, which is fresh
 // for the first of them.
-func shareRecord(fresh sockoptSockmetaHost, dirs []string, file string) sockoptSockmetaHost {
+func shareRecord(fresh abi.Host, dirs []string, file string) abi.Host {
 	for _, dir := range dirs {
 		if !isBPFFS(dir) || !isSafeDir(dir) {
 			continue
@@ -94,9 +95,9 @@ func shareRecord(fresh sockoptSockmetaHost, dirs []string, file string) sockoptS
 	return fresh
 }
 
-func isSet(h sockoptSockmetaHost) bool { return h.Secret[0] != 0 && h.Secret[1] != 0 }
+func isSet(h abi.Host) bool { return h.Secret[0] != 0 && h.Secret[1] != 0 }
 
-func newHostRecord() (h sockoptSockmetaHost, err error) {
+func newHostRecord() (h abi.Host, err error) {
 	for !isSet(h) {
 		var random [8]byte
 		rand.Read(random[:])
@@ -140,7 +141,7 @@ func isOurs(st *unix.Stat_t) bool { return st.Uid == 0 || int(st.Uid) == os.Gete
 
 // sharePin returns the record that is pinned at a path, and pins the fresh one if
 // there is none.
-func sharePin(path string, fresh sockoptSockmetaHost) (sockoptSockmetaHost, error) {
+func sharePin(path string, fresh abi.Host) (abi.Host, error) {
 	for {
 		h, err := readPin(path)
 		switch {
@@ -162,7 +163,7 @@ func sharePin(path string, fresh sockoptSockmetaHost) (sockoptSockmetaHost, erro
 
 // readPin returns the record that is pinned, one that is not set if it can still
 // change.
-func readPin(path string) (h sockoptSockmetaHost, err error) {
+func readPin(path string) (h abi.Host, err error) {
 	if err := checkSecret(path); err != nil {
 		return h, err
 	}
@@ -179,7 +180,7 @@ func readPin(path string) (h sockoptSockmetaHost, err error) {
 		return h, err
 	}
 	if !info.Frozen() {
-		return sockoptSockmetaHost{}, nil
+		return abi.Host{}, nil
 	}
 	if !isSet(h) {
 		return h, fmt.Errorf("%s has no secret: remove it", path)
@@ -188,7 +189,7 @@ func readPin(path string) (h sockoptSockmetaHost, err error) {
 }
 
 // pinRecord pins a new map with the record.
-func pinRecord(path string, h sockoptSockmetaHost) error {
+func pinRecord(path string, h abi.Host) error {
 	m, err := newSecretMap(h)
 	if err != nil {
 		return err
@@ -199,7 +200,7 @@ func pinRecord(path string, h sockoptSockmetaHost) error {
 
 // setPinned fills a map that was pinned empty. Of several processes that do the last
 // to write before the first to freeze it wins.
-func setPinned(path string, h sockoptSockmetaHost) error {
+func setPinned(path string, h abi.Host) error {
 	m, err := ebpf.LoadPinnedMap(path, nil)
 	if err != nil {
 		return err
@@ -216,7 +217,7 @@ func setPinned(path string, h sockoptSockmetaHost) error {
 }
 
 // shareFile returns the record in a file, and writes the fresh one if there is none.
-func shareFile(path string, fresh sockoptSockmetaHost) (sockoptSockmetaHost, error) {
+func shareFile(path string, fresh abi.Host) (abi.Host, error) {
 	for {
 		h, err := readFile(path)
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -228,7 +229,7 @@ func shareFile(path string, fresh sockoptSockmetaHost) (sockoptSockmetaHost, err
 	}
 }
 
-func readFile(path string) (h sockoptSockmetaHost, err error) {
+func readFile(path string) (h abi.Host, err error) {
 	if !isSafeDir(filepath.Dir(path)) {
 		return h, &fs.PathError{Op: "trust", Path: filepath.Dir(path), Err: fs.ErrPermission}
 	}
@@ -246,7 +247,7 @@ func readFile(path string) (h sockoptSockmetaHost, err error) {
 }
 
 // writeFile makes a file with the record, whole from its beginning.
-func writeFile(path string, h sockoptSockmetaHost) error {
+func writeFile(path string, h abi.Host) error {
 	b, err := binary.Append(nil, binary.NativeEndian, &h)
 	if err != nil {
 		return err

@@ -13,14 +13,15 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 )
 
 // shareAtOnce has several processes-to-be ask for the host's record at once, each with
 // one of its own, and returns what they agree on.
-func shareAtOnce(t *testing.T, dirs []string, file string) sockoptSockmetaHost {
+func shareAtOnce(t *testing.T, dirs []string, file string) abi.Host {
 	t.Helper()
-	var all [16]sockoptSockmetaHost
+	var all [16]abi.Host
 	var wg sync.WaitGroup
 	for i := range all {
 		wg.Go(func() {
@@ -83,7 +84,7 @@ func TestTruthAnchorSecret(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := shareAtOnce(t, []string{dir}, filepath.Join(t.TempDir(), "secret"))
-		var got sockoptSockmetaHost
+		var got abi.Host
 		if err := m.Lookup(uint32(0), &got); err != nil || got != h {
 			t.Errorf("the producer has another: %v", err)
 		}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // Slots is the receive map of an attachment, mapped read-only. It stays mapped
@@ -23,8 +25,8 @@ type Slots struct {
 }
 
 func mapSlots(m *ebpf.Map) (*Slots, error) {
-	size := int(m.MaxEntries()) * int(unsafe.Sizeof(Slot{}))
-	if int(m.ValueSize()) != int(unsafe.Sizeof(Slot{})) {
+	size := int(m.MaxEntries()) * int(unsafe.Sizeof(abi.Slot{}))
+	if int(m.ValueSize()) != int(unsafe.Sizeof(abi.Slot{})) {
 		return nil, fmt.Errorf("receive map has slots of %d bytes: %w", m.ValueSize(), ErrNotSupported)
 	}
 	mem, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED)
@@ -37,15 +39,15 @@ func mapSlots(m *ebpf.Map) (*Slots, error) {
 }
 
 // slot returns the slot that handle names, nil where there is none.
-func (s *Slots) slot(handle uint64) *Slot {
+func (s *Slots) slot(handle uint64) *abi.Slot {
 	if s == nil {
 		return nil
 	}
-	index := handle & indexMask
-	if handle&HandleBit == 0 || index >= s.n {
+	index := handle & abi.IndexMask
+	if handle&abi.HandleBit == 0 || index >= s.n {
 		return nil
 	}
-	return (*Slot)(unsafe.Pointer(&s.mem[index*uint64(unsafe.Sizeof(Slot{}))]))
+	return (*abi.Slot)(unsafe.Pointer(&s.mem[index*uint64(unsafe.Sizeof(abi.Slot{}))]))
 }
 
 // Touch fetches what Read looks at first into this CPU's caches: the lines are
@@ -74,7 +76,7 @@ func (s *Slots) Timestamping(handle, owner uint64) (tsflags uint32, err error) {
 	if atomic.LoadUint64(&slot.Seq) != handle || atomic.LoadUint64(&slot.Owner) != owner {
 		return 0, ErrOverrun
 	}
-	tsflags = atomic.LoadUint32(&slot.Tsflags)
+	tsflags = atomic.LoadUint32(&slot.TSFlags)
 	if atomic.LoadUint64(&slot.Seq) != handle {
 		return 0, ErrOverrun
 	}
@@ -82,14 +84,13 @@ func (s *Slots) Timestamping(handle, owner uint64) (tsflags uint32, err error) {
 	return tsflags, nil
 }
 
-// Read copies the record that handle stands for to dst, a Record as words, and
-// returns what its socket asked of SO_TIMESTAMPING. The error is ErrOverrun
+// Read copies the record that handle stands for to dst, and returns what its socket
+// asked of SO_TIMESTAMPING. The error is ErrOverrun
 // when the slot holds another packet's record by now, or one of another socket
-// than owner (SocketID); dst is undefined then. Words of dst behind the record
-// (Words) keep what they have.
+// than owner (SocketID); dst is undefined then.
 //
 // Read does not block or allocate.
-func (s *Slots) Read(handle, owner uint64, dst *[RecordWords]uint64) (tsflags uint32, err error) {
+func (s *Slots) Read(handle, owner uint64, dst *abi.Record) (tsflags uint32, err error) {
 	slot := s.slot(handle)
 	if slot == nil {
 		return 0, ErrNoMetadata
@@ -100,14 +101,9 @@ func (s *Slots) Read(handle, owner uint64, dst *[RecordWords]uint64) (tsflags ui
 	if atomic.LoadUint64(&slot.Owner) != owner {
 		return 0, ErrOverrun
 	}
-	// A program may write meanwhile. Atomic loads keep their order, so that
-	// seq, loaded last, vouches for all of them.
-	src := (*[RecordWords]uint64)(unsafe.Pointer(&slot.Rec))
-	dst[0] = atomic.LoadUint64(&src[0])
-	for i, words := 1, Words(dst); i < words; i++ {
-		dst[i] = atomic.LoadUint64(&src[i])
-	}
-	tsflags = atomic.LoadUint32(&slot.Tsflags)
+	// A program may write meanwhile: seq, loaded last, vouches for all of it.
+	dst.Load(&slot.Rec)
+	tsflags = atomic.LoadUint32(&slot.TSFlags)
 	if atomic.LoadUint64(&slot.Seq) != handle {
 		return 0, ErrOverrun
 	}

@@ -6,12 +6,12 @@ import (
 	"errors"
 	"os"
 	"testing"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 )
 
@@ -35,12 +35,12 @@ func attachHere(tb testing.TB, opts Options) *Attachment {
 func FuzzSlotsRead(f *testing.F) {
 	f.Add(uint64(0))
 	f.Add(^uint64(0))
-	f.Add(HandleBit)
-	f.Add(HandleBit | indexMask)
+	f.Add(abi.HandleBit)
+	f.Add(abi.HandleBit | abi.IndexMask)
 	f.Add(uint64(1))
 	a := attachHere(f, Options{SlotsPerCPU: 16})
 	f.Fuzz(func(t *testing.T, handle uint64) {
-		var rec [RecordWords]uint64
+		var rec abi.Record
 		_, err := a.Slots().Read(handle, 1, &rec)
 		if !errors.Is(err, ErrOverrun) && !errors.Is(err, ErrNoMetadata) {
 			t.Errorf("handle %#x: %v", handle, err)
@@ -50,20 +50,6 @@ func FuzzSlotsRead(f *testing.F) {
 			t.Errorf("handle %#x: %v, Timestamping says %v", handle, err, again)
 		}
 	})
-}
-
-// TestWords has what of a record is in use.
-func TestWords(t *testing.T) {
-	for _, tt := range []struct{ header, area, want int }{
-		{0, 0, 0}, {64, 0, 8}, {64, 1, 9}, {64, 8, 9}, {64, 252, RecordWords}, {255, 255, RecordWords},
-	} {
-		var rec [RecordWords]uint64
-		r := (*Record)(unsafe.Pointer(&rec))
-		r.HdrLen, r.AreaLen = uint8(tt.header), uint8(tt.area)
-		if got := Words(&rec); got != tt.want {
-			t.Errorf("%+v: %d", tt, got)
-		}
-	}
 }
 
 // TestMapsAreFrozen has nobody write what applications read, not even root.

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // EnableSocket opts the socket in: from now on its packets get records. A
@@ -27,20 +29,20 @@ func EnableSocket(fd int, tsflags uint32) error {
 // EnableSocketOf is EnableSocket for a socket that the instance has, as SocketInfo
 // says, or for any of them where it is 0.
 func EnableSocketOf(fd int, tsflags uint32, instance uint64) error {
-	return enable(fd, enableRequest{Abi: ABI, Tsflags: tsflags, Instance: instance})
+	return enable(fd, abi.Enable{ABI: abi.ABI, TSFlags: tsflags, Instance: instance})
 }
 
 // EnableSocketCmsg is EnableSocket for a UDP socket that wants the records of what it
 // receives as control messages, {SOL_BPF, SOCKMETA_SCM_RECORD}. The error is
-// ErrNotSupported where the attachment has no NativeFeature.
+// ErrNotSupported where the attachment has no FeatureNative.
 func EnableSocketCmsg(fd int, tsflags uint32) error {
-	return enable(fd, enableRequest{Abi: ABI, Tsflags: tsflags, Flags: EnableCmsg, Instance: instanceOf(fd)})
+	return enable(fd, abi.Enable{ABI: abi.ABI, TSFlags: tsflags, Flags: abi.EnableCmsg, Instance: instanceOf(fd)})
 }
 
 // AskSocket returns what opting in to the instance would: an ErrTooManySockets, or an
 // ErrNotSupported where the instance is not there any more.
 func AskSocket(fd int, instance uint64) error {
-	return enable(fd, enableRequest{Abi: ABI, Flags: enableAsk, Instance: instance})
+	return enable(fd, abi.Enable{ABI: abi.ABI, Flags: abi.EnableAsk, Instance: instance})
 }
 
 // instanceOf returns the instance that has the socket, 0 where none has.
@@ -52,8 +54,8 @@ func instanceOf(fd int) uint64 {
 	return info.Instance
 }
 
-func enable(fd int, req enableRequest) error {
-	err := setsockopt(fd, SOL_BPF, OptEnable, unsafe.Pointer(&req), unsafe.Sizeof(req))
+func enable(fd int, req abi.Enable) error {
+	err := setsockopt(fd, abi.SOL_BPF, abi.OptEnable, unsafe.Pointer(&req), unsafe.Sizeof(req))
 	switch {
 	case errors.Is(err, unix.ENFILE):
 		return fmt.Errorf("%w: %w: as many as the attachment may have (bpf.Options.MaxSockets, sockmeta attach -max-sockets): %w", ErrNotSupported, ErrTooManySockets, err)
@@ -67,34 +69,34 @@ func enable(fd int, req enableRequest) error {
 // themselves.
 func SocketInfo(fd int) (Info, error) {
 	var info Info
-	err := getsockopt(fd, OptInfo, unsafe.Pointer(&info), unsafe.Sizeof(info))
+	err := getsockopt(fd, abi.OptInfo, unsafe.Pointer(&info), unsafe.Sizeof(info))
 	return info, err
 }
 
 // SocketRecord copies one of the records that are kept at a TCP socket to dst;
-// opt is OptTCPRead, OptTCPOpening or OptTCPLatest. The error is ErrNoMetadata
+// opt is abi.OptTCPRead, abi.OptTCPOpening or abi.OptTCPLatest. The error is ErrNoMetadata
 // or ErrOverrun where there is none, or none any more.
-func SocketRecord(fd, opt int, dst *[RecordWords]uint64) error {
+func SocketRecord(fd, opt int, dst *abi.Record) error {
 	return getsockopt(fd, opt, unsafe.Pointer(dst), unsafe.Sizeof(*dst))
 }
 
 // SocketSlot asks the kernel for the record that handle stands for, which
 // needs no access to the receive map: it answers for the socket's own packets
 // only. Otherwise as Slots.Read.
-func SocketSlot(fd int, handle uint64, dst *[RecordWords]uint64) (tsflags uint32, err error) {
-	var answer Answer
-	if handle&HandleBit == 0 {
+func SocketSlot(fd int, handle uint64, dst *abi.Record) (tsflags uint32, err error) {
+	var answer abi.Answer
+	if handle&abi.HandleBit == 0 {
 		return 0, ErrNoMetadata
 	}
-	err = getsockopt(fd, OptSlot+int(handle&indexMask), unsafe.Pointer(&answer), unsafe.Sizeof(answer))
+	err = getsockopt(fd, abi.OptSlot+int(handle&abi.IndexMask), unsafe.Pointer(&answer), unsafe.Sizeof(answer))
 	if errors.Is(err, ErrNoMetadata) || err == nil && answer.Seq != handle {
 		return 0, ErrOverrun
 	}
 	if err != nil {
 		return 0, err
 	}
-	*dst = *(*[RecordWords]uint64)(unsafe.Pointer(&answer.Rec))
-	return answer.Tsflags, nil
+	*dst = answer.Rec
+	return answer.TSFlags, nil
 }
 
 // SocketID returns the number by which the socket's slots say whose they are;
@@ -105,21 +107,21 @@ func SocketID(fd int, info Info) (uint64, error) {
 }
 
 // SocketTxInfo returns what a socket that opted in may send, and by which numbers.
-func SocketTxInfo(fd int) (TxInfo, error) {
-	var info TxInfo
-	err := getsockopt(fd, OptTxInfo, unsafe.Pointer(&info), unsafe.Sizeof(info))
+func SocketTxInfo(fd int) (abi.TxInfo, error) {
+	var info abi.TxInfo
+	err := getsockopt(fd, abi.OptTxInfo, unsafe.Pointer(&info), unsafe.Sizeof(info))
 	return info, err
 }
 
 // SetSocketRecord gives all packets that a TCP socket sends from now on a record,
 // in the form that cmsg.Metadata.AppendBinary writes; an empty one takes it away.
 func SetSocketRecord(fd int, record []byte) error {
-	return setsockopt(fd, SOL_BPF, OptTxRecord, unsafe.Pointer(unsafe.SliceData(record)), uintptr(len(record)))
+	return setsockopt(fd, abi.SOL_BPF, abi.OptTxRecord, unsafe.Pointer(unsafe.SliceData(record)), uintptr(len(record)))
 }
 
 // EnableTxTime lets the control messages of a socket that opted in carry numbers of
 // transmit slots: SO_TXTIME by CLOCK_MONOTONIC, unless the application has chosen its
-// clock already. The error is ErrNotSupported for other clocks (TxInfo.CheckClock).
+// clock already. The error is ErrNotSupported for other clocks (CheckTxClock).
 func EnableTxTime(fd int) error {
 	info, err := SocketTxInfo(fd)
 	if err != nil {
@@ -129,14 +131,14 @@ func EnableTxTime(fd int) error {
 		v := struct{ clock, flags int32 }{clock: unix.CLOCK_MONOTONIC}
 		return setsockopt(fd, unix.SOL_SOCKET, unix.SO_TXTIME, unsafe.Pointer(&v), unsafe.Sizeof(v))
 	}
-	return info.CheckClock()
+	return CheckTxClock(&info)
 }
 
-// CheckClock returns an error, which is ErrNotSupported, where SO_TXTIME has another
+// CheckTxClock returns an error, which is ErrNotSupported, where SO_TXTIME has another
 // clock than CLOCK_MONOTONIC. By others the kernel keeps times from being as early as
 // numbers of transmit slots are (net/core/sock.c, SCM_TXTIME, in Linux 7.3), and the
 // application's own launch times have to keep their meaning.
-func (i *TxInfo) CheckClock() error {
+func CheckTxClock(i *abi.TxInfo) error {
 	if i.Clock == 1+unix.CLOCK_MONOTONIC {
 		return nil
 	}
@@ -151,7 +153,7 @@ func setsockopt(fd, level, opt int, p unsafe.Pointer, size uintptr) error {
 
 func getsockopt(fd, opt int, p unsafe.Pointer, size uintptr) error {
 	optlen := uint32(size)
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), SOL_BPF, uintptr(opt),
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), abi.SOL_BPF, uintptr(opt),
 		uintptr(p), uintptr(unsafe.Pointer(&optlen)), 0)
 	runtime.KeepAlive(&optlen)
 	if errno == 0 && uintptr(optlen) != size {

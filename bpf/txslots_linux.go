@@ -10,7 +10,12 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
+
+// txSlots is how many transmit slots a process has.
+const txSlots = 1 << abi.TxIndexBits
 
 // TxSlots are the transmit slots of this process: memory that the programs read
 // while the process is in sendmsg. A slot is taken, filled, sent and released;
@@ -19,7 +24,7 @@ import (
 //
 // All methods may be called concurrently.
 type TxSlots struct {
-	mem []TxSlot
+	mem []abi.TxSlot
 	// taken says of each slot whether it is, uses how often it has been.
 	taken []atomic.Bool
 	uses  []uint32
@@ -27,7 +32,7 @@ type TxSlots struct {
 	// epoch counts how often the numbers of any slot began anew, and began says
 	// of each slot at which count its own did last.
 	//
-	// A number says the slot's use modulo 1<<txUseBits, so it comes again, and a
+	// A number says the slot's use modulo 1<<abi.TxUseBits, so it comes again, and a
 	// corked datagram leaves long after its call. Nothing goes wrong as long as no
 	// datagram of the socket has the number any more:
 	//
@@ -58,7 +63,7 @@ var processTxSlots = sync.OnceValues(newTxSlots)
 func ProcessTxSlots() (*TxSlots, error) { return processTxSlots() }
 
 func newTxSlots() (*TxSlots, error) {
-	size := txSlots * int(unsafe.Sizeof(TxSlot{}))
+	size := txSlots * int(unsafe.Sizeof(abi.TxSlot{}))
 	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("transmit slots: %w", os.NewSyscallError("mmap", err))
@@ -71,7 +76,7 @@ func newTxSlots() (*TxSlots, error) {
 	_ = unix.Madvise(mem, unix.MADV_DONTFORK)
 
 	s := &TxSlots{
-		mem:   unsafe.Slice((*TxSlot)(unsafe.Pointer(&mem[0])), txSlots),
+		mem:   unsafe.Slice((*abi.TxSlot)(unsafe.Pointer(&mem[0])), txSlots),
 		taken: make([]atomic.Bool, txSlots),
 		uses:  make([]uint32, txSlots),
 		began: make([]uint64, txSlots),
@@ -91,7 +96,7 @@ func (s *TxSlots) Take() (index int, ok bool) {
 		for range window {
 			i := s.cursor.Add(1) & (window - 1)
 			if !s.taken[i].Load() && s.taken[i].CompareAndSwap(false, true) {
-				if (s.uses[i]+1)&(1<<txUseBits-1) == 0 {
+				if (s.uses[i]+1)&(1<<abi.TxUseBits-1) == 0 {
 					s.began[i] = s.epoch.Add(1)
 				}
 				return int(i), true
@@ -121,10 +126,10 @@ func (s *TxSlots) Began(index int) uint64 {
 	return s.began[index]
 }
 
-// Fill puts a record, as words, into a slot that was taken, for a datagram of the
+// Fill puts a record into a slot that was taken, for a datagram of the
 // socket that info is of, and returns the number that SCM_TXTIME carries. A slot is
 // filled once each time that it is taken.
-func (s *TxSlots) Fill(index int, info *TxInfo, rec *[RecordWords]uint64) (number uint64) {
+func (s *TxSlots) Fill(index int, info *abi.TxInfo, rec *abi.Record) (number uint64) {
 	if s == nil || s.mem == nil {
 		return 0
 	}
@@ -134,14 +139,9 @@ func (s *TxSlots) Fill(index int, info *TxInfo, rec *[RecordWords]uint64) (numbe
 	// A program may be reading what the slot had, for a datagram that was
 	// corked then: it looks at the number once more when it has.
 	atomic.SwapUint64(&slot.Handle, 0)
-	r, to := (*Record)(unsafe.Pointer(rec)), &slot.Rec
-	to.Version, to.AreaLen, to.Format = r.Version, r.AreaLen, r.Format
-	to.Valid, to.Flags = r.Valid, r.Flags
-	to.Mark, to.Priority, to.Launch = r.Mark, r.Priority, r.Launch
-	copy(to.Area[:r.AreaLen], r.Area[:])
+	slot.Rec.Set(rec)
 	slot.Socket = info.Socket
-	number = uint64(info.Proc)<<(txIndexBits+txUseBits) |
-		uint64(use&(1<<txUseBits-1))<<txIndexBits | uint64(index)
+	number = abi.TxNumber(info.Proc, use, index)
 	atomic.StoreUint64(&slot.Handle, number)
 	return number
 }
@@ -157,13 +157,13 @@ func (s *TxSlots) Release(index int) {
 // the socket, and returns what they say to that. Any number of processes may send
 // on one socket; the programs know the last SOCKMETA_TX_PROCS that registered. The
 // error is EBUSY while the socket has a corked datagram.
-func (s *TxSlots) Register(fd int) (TxInfo, error) {
+func (s *TxSlots) Register(fd int) (abi.TxInfo, error) {
 	if s == nil || s.mem == nil {
-		return TxInfo{}, unix.EINVAL
+		return abi.TxInfo{}, unix.EINVAL
 	}
-	req := slotsRequest{Abi: ABI, Count: txSlots, Addr: uint64(uintptr(unsafe.Pointer(&s.mem[0])))}
-	if err := setsockopt(fd, SOL_BPF, OptTxSlots, unsafe.Pointer(&req), unsafe.Sizeof(req)); err != nil {
-		return TxInfo{}, err
+	req := abi.TxSlots{ABI: abi.ABI, Count: txSlots, Addr: uint64(uintptr(unsafe.Pointer(&s.mem[0])))}
+	if err := setsockopt(fd, abi.SOL_BPF, abi.OptTxSlots, unsafe.Pointer(&req), unsafe.Sizeof(req)); err != nil {
+		return abi.TxInfo{}, err
 	}
 	return SocketTxInfo(fd)
 }

@@ -7,7 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"unsafe"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // slotsHere returns slots of the test's own. They stay mapped, like a process's.
@@ -21,26 +22,26 @@ func slotsHere(t *testing.T) *TxSlots {
 }
 
 // highestProc is the process whose numbers are the highest.
-const highestProc = uint32(sockoptSockmetaConstSOCKMETA_TX_PROC_IDS) - 1
+const highestProc = uint32(abi.TxProcIDs) - 1
 
 // TestTxNumbers has no number come again before a slot has been used as often as
 // the number can say, and all fit into what the programs take for a number.
 func TestTxNumbers(t *testing.T) {
 	s := slotsHere(t)
-	var rec [RecordWords]uint64
+	var rec abi.Record
 	seen := make(map[uint64]bool)
-	for i := range firstWindow << txUseBits {
+	for i := range firstWindow << abi.TxUseBits {
 		index, ok := s.Take()
 		if !ok {
 			t.Fatalf("no slot at the %d-th time", i)
 		}
-		number := s.Fill(index, &TxInfo{Proc: highestProc}, &rec)
+		number := s.Fill(index, &abi.TxInfo{Proc: highestProc}, &rec)
 		s.Release(index)
 		if seen[number] {
 			t.Fatalf("number %#x comes again at the %d-th time", number, i)
 		}
 		seen[number] = true
-		if number >= 1<<32 || number>>(txIndexBits+txUseBits) != uint64(highestProc) || number&(txSlots-1) != uint64(index) {
+		if number >= 1<<32 || number>>(abi.TxIndexBits+abi.TxUseBits) != uint64(highestProc) || number&(txSlots-1) != uint64(index) {
 			t.Fatalf("number %#x of slot %d, process %#x", number, index, highestProc)
 		}
 	}
@@ -53,14 +54,14 @@ func TestTxNumbers(t *testing.T) {
 func TestTxFill(t *testing.T) {
 	s := slotsHere(t)
 	index, _ := s.Take()
-	long := Record{Version: RecordVersion, AreaLen: uint8(AreaMax)}
+	long := abi.Record{Version: abi.RecordVersion, AreaLen: uint8(abi.AreaMax)}
 	for i := range long.Area {
 		long.Area[i] = byte(i)
 	}
-	short := Record{Version: RecordVersion, AreaLen: 4, Format: FormatRaw, Area: [len(long.Area)]uint8{1, 2, 3, 4}}
-	fields := Record{Version: RecordVersion, Valid: ValidMark | ValidPriority | ValidLaunch, Mark: 7, Priority: 8, Launch: 9}
-	for _, rec := range []Record{long, short, fields} {
-		number := s.Fill(index, &TxInfo{Socket: 99, Proc: 1}, (*[RecordWords]uint64)(unsafe.Pointer(&rec)))
+	short := abi.Record{Version: abi.RecordVersion, AreaLen: 4, Format: abi.FormatRaw, Area: [len(long.Area)]uint8{1, 2, 3, 4}}
+	fields := abi.Record{Version: abi.RecordVersion, Valid: abi.ValidMark | abi.ValidPriority | abi.ValidLaunch, Mark: 7, Priority: 8, Launch: 9}
+	for _, rec := range []abi.Record{long, short, fields} {
+		number := s.Fill(index, &abi.TxInfo{Socket: 99, Proc: 1}, &rec)
 		slot := &s.mem[index]
 		if slot.Handle != number || slot.Socket != 99 {
 			t.Errorf("slot of number %#x, socket %d, want %#x, 99", slot.Handle, slot.Socket, number)
@@ -113,7 +114,7 @@ func TestTxConcurrent(t *testing.T) {
 	var wg sync.WaitGroup
 	for holder := range int64(holders) {
 		wg.Go(func() {
-			var rec [RecordWords]uint64
+			var rec abi.Record
 			for round := range int64(rounds) {
 				index, ok := s.Take()
 				if !ok {
@@ -124,7 +125,7 @@ func TestTxConcurrent(t *testing.T) {
 				if other := owners[index].Swap(holder + 1); other != 0 {
 					t.Errorf("slot %d is %d's and %d's", index, other-1, holder)
 				}
-				number := s.Fill(index, &TxInfo{Proc: 1}, &rec)
+				number := s.Fill(index, &abi.TxInfo{Proc: 1}, &rec)
 				if _, again := numbers.LoadOrStore(number, holder); again {
 					t.Errorf("number %#x is given out again", number)
 				}

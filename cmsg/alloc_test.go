@@ -104,7 +104,7 @@ func TestAllocs(t *testing.T) {
 				t.Error(it.Err())
 			}
 		},
-		"Words": func() { *d.Words() = *m.Words() },
+		"Record": func() { d.Record().Set(m.Record()) },
 	} {
 		if n := testing.AllocsPerRun(100, f); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)

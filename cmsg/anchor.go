@@ -2,15 +2,15 @@
 
 package cmsg
 
-import "github.com/sockmeta/sockmeta-go/bpf"
+import "github.com/sockmeta/sockmeta-go/internal/abi"
 
 // AnchorLen is the length in bytes of the anchor: [KeyAnchor], 2, a magic number
 // and the area's format. It ends where the packet begins, and so tells that an
 // area is where it is taken to be, see bpf/include/sockmeta.h.
-const AnchorLen = bpf.AnchorSize
+const AnchorLen = int(abi.AnchorSize)
 
 const (
-	anchorMagic    = bpf.AnchorMagic
+	anchorMagic    = byte(abi.AnchorMagic)
 	anchorValueLen = byte(AnchorLen - tlvHeaderLen)
 )
 

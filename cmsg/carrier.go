@@ -2,15 +2,11 @@
 
 package cmsg
 
-import (
-	"unsafe"
-
-	"github.com/sockmeta/sockmeta-go/bpf"
-)
+import "github.com/sockmeta/sockmeta-go/internal/abi"
 
 // SOL_BPF is the level of sockmeta's control messages and socket options, named
 // as kernel headers name levels. No protocol has it.
-const SOL_BPF = bpf.SOL_BPF
+const SOL_BPF = abi.SOL_BPF
 
 // SCM_RECORD is the type of the control message at level [SOL_BPF] that holds a
 // record, as [Metadata.AppendBinary] writes and [Metadata.Decode] reads it.
@@ -52,16 +48,12 @@ func (m *Metadata) AppendCmsg(dst []byte) []byte {
 // padding included: what to add to a buffer for control messages.
 const MetadataSpace = headerLen + (recordHdrLen+AreaMax+align-1)&^(align-1)
 
-// Words returns m's own storage, for those who carry records: 320 bytes with the
-// layout of struct sockmeta_record, in words so that a record in shared memory
-// can be copied with atomic loads. On m's side loads and stores have to be plain:
-// m is aligned as uint64 is, to 8 bytes on 64-bit systems, but to 4 on 386, arm
-// and mips.
+// Record returns m's own storage, for this module's other packages: the layout is that
+// of struct sockmeta_record. m is aligned as uint64 is, to 8 bytes on 64-bit systems,
+// but to 4 on 386, arm and mips.
 //
 // Who writes to it vouches for version and hdr_len being those of this package's
 // record, 1 and 64; use [Metadata.Decode] for others. Bits in valid that are not
 // known are ignored. An area_len above [AreaMax] makes TLVs malformed, and Raw ends
 // at AreaMax.
-func (m *Metadata) Words() *[bpf.RecordWords]uint64 {
-	return (*[recordLen / 8]uint64)(unsafe.Pointer(&m.rec))
-}
+func (m *Metadata) Record() *abi.Record { return &m.rec }

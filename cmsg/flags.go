@@ -2,7 +2,11 @@
 
 package cmsg
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
+)
 
 // Flags say how a record came to be and what it may lack: enum sockmeta_flag.
 // Bits without a name here come from newer programs.
@@ -12,41 +16,41 @@ type Flags uint16
 const (
 	// FlagUnanchored: the area does not end in the host's secret, it may be made up, or of
 	// another producer and another format.
-	FlagUnanchored = Flags(flagUnanchored)
+	FlagUnanchored = Flags(abi.FlagUnanchored)
 
 	// FlagDecapsulated: there was an area, but the packet was decapsulated
 	// after it was written, so that its place is no longer known.
-	FlagDecapsulated = Flags(flagDecapsulated)
+	FlagDecapsulated = Flags(abi.FlagDecapsulated)
 
 	// FlagUnreadable: there was an area, and it could not be read.
-	FlagUnreadable = Flags(flagUnreadable)
+	FlagUnreadable = Flags(abi.FlagUnreadable)
 
 	// FlagAggregate: the record stands for several segments that GRO merged.
-	FlagAggregate = Flags(flagAggregate)
+	FlagAggregate = Flags(abi.FlagAggregate)
 
 	// FlagSynAck: TCP, the record is of the SYN-ACK that answered our SYN.
-	FlagSynAck = Flags(flagSynAck)
+	FlagSynAck = Flags(abi.FlagSynAck)
 
 	// FlagHandshakeAck: TCP, the SYN's record was lost, to a SYN cookie or a
 	// full table, and this one is of the segment that completed the
 	// handshake.
-	FlagHandshakeAck = Flags(flagHandshakeAck)
+	FlagHandshakeAck = Flags(abi.FlagHandshakeAck)
 
 	// FlagRepeated: TCP, several segments had these bytes, and any of them may
 	// have brought them. It comes with FlagUnproven.
-	FlagRepeated = Flags(flagRepeated)
+	FlagRepeated = Flags(abi.FlagRepeated)
 
 	// FlagTruncated: the area did not fit into what carried the record, its
 	// end is missing. See [Metadata.Err].
-	FlagTruncated = Flags(flagTruncated)
+	FlagTruncated = Flags(abi.FlagTruncated)
 
 	// FlagUnproven: TCP, the record is of the most likely segment, but it cannot be
 	// shown that TCP took that one and no other. Treat it as a hint.
-	FlagUnproven = Flags(flagUnproven)
+	FlagUnproven = Flags(abi.FlagUnproven)
 
 	// FlagSenderLost: the sender, a socket of this host, gave metadata that was
 	// lost on the way or had no room here, see [Metadata.Sender].
-	FlagSenderLost = Flags(flagSenderLost)
+	FlagSenderLost = Flags(abi.FlagSenderLost)
 )
 
 // areaFlags are about the area, and fall when there is a new one.

@@ -5,7 +5,7 @@ package cmsg
 import (
 	"strconv"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // A Key says what a TLV holds. Keys 1 to 15 mean the same in every program, 16
@@ -16,16 +16,16 @@ type Key uint8
 // Keys with a fixed meaning, and where ranges start. Numbers are in host byte
 // order.
 const (
-	KeyPad       = Key(bpf.KeyPad)       // padding, is skipped
-	KeyPacketID  = Key(bpf.KeyPacketID)  // uint64, CPU in the upper 16 bits, counts up on each
-	KeyKtime     = Key(bpf.KeyKtime)     // uint64, ns, CLOCK_MONOTONIC
-	KeyServiceID = Key(bpf.KeyServiceID) // uint32
-	KeyTraceID   = Key(bpf.KeyTraceID)   // 16 bytes, trace-id of W3C Trace Context
-	KeyTunnelID  = Key(bpf.KeyTunnelID)  // uint64, VNI or GRE key
-	KeySender    = Key(bpf.KeySender)    // TLVs that the sender gave, see [Metadata.Sender]
-	KeyUser      = Key(bpf.KeyUser)      // first of the user's
-	KeyDynamic   = Key(bpf.KeyDynamic)   // first of those given out by name
-	KeyAnchor    = Key(bpf.KeyAnchor)    // ends the area, see [AnchorFormat]
+	KeyPad       = Key(abi.KeyPad)       // padding, is skipped
+	KeyPacketID  = Key(abi.KeyPacketID)  // uint64, CPU in the upper 16 bits, counts up on each
+	KeyKtime     = Key(abi.KeyKtime)     // uint64, ns, CLOCK_MONOTONIC
+	KeyServiceID = Key(abi.KeyServiceID) // uint32
+	KeyTraceID   = Key(abi.KeyTraceID)   // 16 bytes, trace-id of W3C Trace Context
+	KeyTunnelID  = Key(abi.KeyTunnelID)  // uint64, VNI or GRE key
+	KeySender    = Key(abi.KeySender)    // TLVs that the sender gave, see [Metadata.Sender]
+	KeyUser      = Key(abi.KeyUser)      // first of the user's
+	KeyDynamic   = Key(abi.KeyDynamic)   // first of those given out by name
+	KeyAnchor    = Key(abi.KeyAnchor)    // ends the area, see [AnchorFormat]
 )
 
 // String returns the name of a key with a fixed meaning, packet_id for one, and

@@ -5,12 +5,14 @@ package cmsg
 import (
 	"testing"
 	"unsafe"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // TestLayout holds the record against struct sockmeta_record as a C compiler
 // lays it out, on every architecture.
 func TestLayout(t *testing.T) {
-	var r record
+	var r abi.Record
 	for _, f := range []struct {
 		name      string
 		got, want uintptr
@@ -22,21 +24,21 @@ func TestLayout(t *testing.T) {
 		{"valid", unsafe.Offsetof(r.Valid), 4},
 		{"flags", unsafe.Offsetof(r.Flags), 6},
 		{"tstamp", unsafe.Offsetof(r.Tstamp), 8},
-		{"hwtstamp", unsafe.Offsetof(r.Hwtstamp), 16},
+		{"hwtstamp", unsafe.Offsetof(r.HWTstamp), 16},
 		{"mark", unsafe.Offsetof(r.Mark), 24},
 		{"priority", unsafe.Offsetof(r.Priority), 28},
 		{"hash", unsafe.Offsetof(r.Hash), 32},
-		{"ifindex", unsafe.Offsetof(r.Ifindex), 36},
-		{"napi_id", unsafe.Offsetof(r.NapiId), 40},
-		{"cpu", unsafe.Offsetof(r.Cpu), 44},
-		{"vlan_tci", unsafe.Offsetof(r.VlanTci), 48},
-		{"vlan_proto", unsafe.Offsetof(r.VlanProto), 50},
+		{"ifindex", unsafe.Offsetof(r.IfIndex), 36},
+		{"napi_id", unsafe.Offsetof(r.NAPIID), 40},
+		{"cpu", unsafe.Offsetof(r.CPU), 44},
+		{"vlan_tci", unsafe.Offsetof(r.VLANTCI), 48},
+		{"vlan_proto", unsafe.Offsetof(r.VLANProto), 50},
 		{"reserved", unsafe.Offsetof(r.Reserved), 52},
 		{"launch", unsafe.Offsetof(r.Launch), 56},
 		{"area", unsafe.Offsetof(r.Area), 64},
 		{"the record", unsafe.Sizeof(r), 320},
 		{"Metadata", unsafe.Sizeof(Metadata{}), 320},
-		{"Words", unsafe.Sizeof(*new(Metadata).Words()), 320},
+		{"Record", unsafe.Sizeof(*new(Metadata).Record()), 320},
 		{"alignment", unsafe.Alignof(Metadata{}), unsafe.Alignof(uint64(0))},
 	} {
 		if f.got != f.want {

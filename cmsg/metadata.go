@@ -5,6 +5,8 @@ package cmsg
 import (
 	"encoding/binary"
 	"time"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // Metadata is what is known about one packet, or about the segment that brought
@@ -18,7 +20,7 @@ import (
 //
 // Many goroutines may read a Metadata at once as long as none changes it.
 type Metadata struct {
-	rec record
+	rec abi.Record
 }
 
 // Reset empties m.
@@ -29,7 +31,7 @@ func (m *Metadata) has(bit uint16) bool { return m.rec.Valid&bit != 0 }
 // Timestamp returns when the kernel received the packet, by CLOCK_REALTIME, in
 // nanoseconds, and false if it was not taken. It has no monotonic reading.
 func (m *Metadata) Timestamp() (time.Time, bool) {
-	if !m.has(validTstamp) {
+	if !m.has(abi.ValidTstamp) {
 		return time.Time{}, false
 	}
 	return nanoseconds(m.rec.Tstamp), true
@@ -39,10 +41,10 @@ func (m *Metadata) Timestamp() (time.Time, bool) {
 // in nanoseconds, and false if it was not taken. That clock may have any epoch:
 // take differences, unless something like ptp4l keeps it at UTC or TAI.
 func (m *Metadata) HWTimestamp() (time.Time, bool) {
-	if !m.has(validHwtstamp) {
+	if !m.has(abi.ValidHWTstamp) {
 		return time.Time{}, false
 	}
-	return nanoseconds(m.rec.Hwtstamp), true
+	return nanoseconds(m.rec.HWTstamp), true
 }
 
 func nanoseconds(ns uint64) time.Time {
@@ -52,7 +54,7 @@ func nanoseconds(ns uint64) time.Time {
 
 // Mark returns the packet's mark, skb->mark, and false if it is not known.
 func (m *Metadata) Mark() (uint32, bool) {
-	if !m.has(validMark) {
+	if !m.has(abi.ValidMark) {
 		return 0, false
 	}
 	return m.rec.Mark, true
@@ -61,7 +63,7 @@ func (m *Metadata) Mark() (uint32, bool) {
 // Priority returns the packet's priority, skb->priority, and false if it is not
 // known.
 func (m *Metadata) Priority() (uint32, bool) {
-	if !m.has(validPriority) {
+	if !m.has(abi.ValidPriority) {
 		return 0, false
 	}
 	return m.rec.Priority, true
@@ -69,7 +71,7 @@ func (m *Metadata) Priority() (uint32, bool) {
 
 // Hash returns the packet's flow hash, skb->hash, and false if it is not known.
 func (m *Metadata) Hash() (uint32, bool) {
-	if !m.has(validHash) {
+	if !m.has(abi.ValidHash) {
 		return 0, false
 	}
 	return m.rec.Hash, true
@@ -79,20 +81,20 @@ func (m *Metadata) Hash() (uint32, bool) {
 // the packet: priority (PCP) in bits 15 to 13, DEI in bit 12, VLAN id in bits 11
 // to 0, IEEE 802.1Q. It returns false if there was no tag or it is not known.
 func (m *Metadata) VLAN() (uint16, bool) {
-	if !m.has(validVlan) {
+	if !m.has(abi.ValidVLAN) {
 		return 0, false
 	}
-	return m.rec.VlanTci, true
+	return m.rec.VLANTCI, true
 }
 
 // VLANProtocol returns the ethertype of the VLAN tag in host byte order, 0x8100
 // or 0x88a8. It returns false if [Metadata.VLAN] does.
 func (m *Metadata) VLANProtocol() (uint16, bool) {
-	if !m.has(validVlan) {
+	if !m.has(abi.ValidVLAN) {
 		return 0, false
 	}
 	var wire [2]byte
-	binary.NativeEndian.PutUint16(wire[:], m.rec.VlanProto)
+	binary.NativeEndian.PutUint16(wire[:], m.rec.VLANProto)
 	return binary.BigEndian.Uint16(wire[:]), true
 }
 
@@ -100,29 +102,29 @@ func (m *Metadata) VLANProtocol() (uint16, bool) {
 // if it is not known. The name belongs to it in the network namespace of that
 // interface only.
 func (m *Metadata) IfIndex() (int, bool) {
-	if !m.has(validIfindex) {
+	if !m.has(abi.ValidIfIndex) {
 		return 0, false
 	}
-	return int(m.rec.Ifindex), true
+	return int(m.rec.IfIndex), true
 }
 
 // NAPIID returns the id of the NAPI instance, in effect the queue, that received
 // the packet, as SO_INCOMING_NAPI_ID does for sockets, and false if it is not
 // known.
 func (m *Metadata) NAPIID() (uint32, bool) {
-	if !m.has(validNapiID) {
+	if !m.has(abi.ValidNAPIID) {
 		return 0, false
 	}
-	return m.rec.NapiId, true
+	return m.rec.NAPIID, true
 }
 
 // CPU returns the number of the CPU that processed the packet on reception, and
 // false if it is not known.
 func (m *Metadata) CPU() (uint32, bool) {
-	if !m.has(validCPU) {
+	if !m.has(abi.ValidCPU) {
 		return 0, false
 	}
-	return m.rec.Cpu, true
+	return m.rec.CPU, true
 }
 
 // Flags returns the record's flags.
@@ -136,13 +138,13 @@ func (m *Metadata) Format() Format { return Format(m.rec.Format) }
 func (m *Metadata) SetMark(mark uint32) {
 	m.stamp()
 	m.rec.Mark = mark
-	m.rec.Valid |= validMark
+	m.rec.Valid |= abi.ValidMark
 }
 
 // LaunchTime returns the time at which a datagram is to leave, see
 // [Metadata.SetLaunchTime], and false if there is none.
 func (m *Metadata) LaunchTime() (uint64, bool) {
-	if !m.has(validLaunch) {
+	if !m.has(abi.ValidLaunch) {
 		return 0, false
 	}
 	return m.rec.Launch, true
@@ -154,7 +156,7 @@ func (m *Metadata) LaunchTime() (uint64, bool) {
 func (m *Metadata) SetLaunchTime(ns uint64) {
 	m.stamp()
 	m.rec.Launch = ns
-	m.rec.Valid |= validLaunch
+	m.rec.Valid |= abi.ValidLaunch
 }
 
 // ClearFields forgets everything but the area, without what a sender gave
@@ -207,5 +209,5 @@ func (m *Metadata) Sender(dst *Metadata) bool {
 func (m *Metadata) SetPriority(priority uint32) {
 	m.stamp()
 	m.rec.Priority = priority
-	m.rec.Valid |= validPriority
+	m.rec.Valid |= abi.ValidPriority
 }

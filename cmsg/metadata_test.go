@@ -7,6 +7,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // fullRecord has another value in each field.
@@ -14,17 +16,17 @@ func fullRecord() Metadata {
 	var m Metadata
 	m.stamp()
 	m.rec.Valid = validKnown
-	m.rec.Flags = flagAggregate
+	m.rec.Flags = abi.FlagAggregate
 	m.rec.Tstamp = 1_700_000_000_123456789
-	m.rec.Hwtstamp = 1_600_000_000_000000001
+	m.rec.HWTstamp = 1_600_000_000_000000001
 	m.rec.Mark = 0xF0000001
 	m.rec.Priority = 6
 	m.rec.Hash = 0xDEADBEEF
-	m.rec.Ifindex = 3
-	m.rec.NapiId = 8193
-	m.rec.Cpu = 5
-	m.rec.VlanTci = 0x6064
-	m.rec.VlanProto = binary.NativeEndian.Uint16([]byte{0x88, 0xA8})
+	m.rec.IfIndex = 3
+	m.rec.NAPIID = 8193
+	m.rec.CPU = 5
+	m.rec.VLANTCI = 0x6064
+	m.rec.VLANProto = binary.NativeEndian.Uint16([]byte{0x88, 0xA8})
 	m.rec.Launch = 86_400_000_000_007
 	m.rec.AreaLen = uint8(copy(m.rec.Area[:], "\x10\x03abc\x00\x00\x00\x11\x01z\x00"+anchor))
 	return m
@@ -37,17 +39,17 @@ var getters = []struct {
 	want  any
 	get   func(*Metadata) (any, bool)
 }{
-	{"Timestamp", validTstamp, int64(1_700_000_000_123456789), func(m *Metadata) (any, bool) { v, ok := m.Timestamp(); return nanos(v), ok }},
-	{"HWTimestamp", validHwtstamp, int64(1_600_000_000_000000001), func(m *Metadata) (any, bool) { v, ok := m.HWTimestamp(); return nanos(v), ok }},
-	{"Mark", validMark, uint32(0xF0000001), func(m *Metadata) (any, bool) { v, ok := m.Mark(); return v, ok }},
-	{"Priority", validPriority, uint32(6), func(m *Metadata) (any, bool) { v, ok := m.Priority(); return v, ok }},
-	{"Hash", validHash, uint32(0xDEADBEEF), func(m *Metadata) (any, bool) { v, ok := m.Hash(); return v, ok }},
-	{"VLAN", validVlan, uint16(0x6064), func(m *Metadata) (any, bool) { v, ok := m.VLAN(); return v, ok }},
-	{"VLANProtocol", validVlan, uint16(0x88A8), func(m *Metadata) (any, bool) { v, ok := m.VLANProtocol(); return v, ok }},
-	{"IfIndex", validIfindex, 3, func(m *Metadata) (any, bool) { v, ok := m.IfIndex(); return v, ok }},
-	{"NAPIID", validNapiID, uint32(8193), func(m *Metadata) (any, bool) { v, ok := m.NAPIID(); return v, ok }},
-	{"CPU", validCPU, uint32(5), func(m *Metadata) (any, bool) { v, ok := m.CPU(); return v, ok }},
-	{"LaunchTime", validLaunch, uint64(86_400_000_000_007), func(m *Metadata) (any, bool) { v, ok := m.LaunchTime(); return v, ok }},
+	{"Timestamp", abi.ValidTstamp, int64(1_700_000_000_123456789), func(m *Metadata) (any, bool) { v, ok := m.Timestamp(); return nanos(v), ok }},
+	{"HWTimestamp", abi.ValidHWTstamp, int64(1_600_000_000_000000001), func(m *Metadata) (any, bool) { v, ok := m.HWTimestamp(); return nanos(v), ok }},
+	{"Mark", abi.ValidMark, uint32(0xF0000001), func(m *Metadata) (any, bool) { v, ok := m.Mark(); return v, ok }},
+	{"Priority", abi.ValidPriority, uint32(6), func(m *Metadata) (any, bool) { v, ok := m.Priority(); return v, ok }},
+	{"Hash", abi.ValidHash, uint32(0xDEADBEEF), func(m *Metadata) (any, bool) { v, ok := m.Hash(); return v, ok }},
+	{"VLAN", abi.ValidVLAN, uint16(0x6064), func(m *Metadata) (any, bool) { v, ok := m.VLAN(); return v, ok }},
+	{"VLANProtocol", abi.ValidVLAN, uint16(0x88A8), func(m *Metadata) (any, bool) { v, ok := m.VLANProtocol(); return v, ok }},
+	{"IfIndex", abi.ValidIfIndex, 3, func(m *Metadata) (any, bool) { v, ok := m.IfIndex(); return v, ok }},
+	{"NAPIID", abi.ValidNAPIID, uint32(8193), func(m *Metadata) (any, bool) { v, ok := m.NAPIID(); return v, ok }},
+	{"CPU", abi.ValidCPU, uint32(5), func(m *Metadata) (any, bool) { v, ok := m.CPU(); return v, ok }},
+	{"LaunchTime", abi.ValidLaunch, uint64(86_400_000_000_007), func(m *Metadata) (any, bool) { v, ok := m.LaunchTime(); return v, ok }},
 }
 
 func nanos(t time.Time) any {
@@ -94,8 +96,8 @@ func TestGetters(t *testing.T) {
 
 func TestTimestampRange(t *testing.T) {
 	var m Metadata
-	m.rec.Valid = validHwtstamp
-	m.rec.Hwtstamp = 1<<64 - 1
+	m.rec.Valid = abi.ValidHWTstamp
+	m.rec.HWTstamp = 1<<64 - 1
 	got, _ := m.HWTimestamp()
 	if want := time.Date(2554, 7, 21, 23, 34, 33, 709551615, time.UTC); !got.Equal(want) {
 		t.Errorf("got %v, want %v", got, want)
@@ -271,7 +273,7 @@ func TestOtherFormats(t *testing.T) {
 
 func TestTruncatedArea(t *testing.T) {
 	m := fullRecord()
-	m.rec.Flags |= flagTruncated
+	m.rec.Flags |= abi.FlagTruncated
 	m.rec.AreaLen = 8
 	if err := m.Err(); !errors.Is(err, ErrTruncated) || errors.Is(err, ErrMalformed) {
 		t.Errorf("cut between TLVs: %v", err)
@@ -291,8 +293,8 @@ func TestTruncatedArea(t *testing.T) {
 // TestCarrierGarbage puts what no record can have into the storage.
 func TestCarrierGarbage(t *testing.T) {
 	var m Metadata
-	for i := range m.Words() {
-		m.Words()[i] = 1<<64 - 1
+	for i := range m.bytes() {
+		m.bytes()[i] = 0xff
 	}
 	if n := len(m.Raw()); n != AreaMax {
 		t.Errorf("raw has %d bytes", n)
@@ -306,20 +308,17 @@ func TestCarrierGarbage(t *testing.T) {
 	if err := d.Decode(b); err != nil || d.rec.Valid != validKnown || string(d.Raw()) != string(m.Raw()) {
 		t.Errorf("decode: %v, valid %#x", err, d.rec.Valid)
 	}
-	m.rec.Format = formatTLV
+	m.rec.Format = abi.FormatTLV
 	if err := m.Err(); !errors.Is(err, ErrMalformed) {
 		t.Errorf("err %v", err)
 	}
 }
 
-func TestWords(t *testing.T) {
+func TestRecord(t *testing.T) {
 	m := fullRecord()
 	var c Metadata
-	*c.Words() = *m.Words()
+	*c.Record() = *m.Record()
 	if c != m {
-		t.Error("copy of the words is another record")
-	}
-	if w := m.Words()[1]; w != m.rec.Tstamp {
-		t.Errorf("word 1 is %#x, tstamp %#x", w, m.rec.Tstamp)
+		t.Error("copy of the record is another")
 	}
 }

@@ -6,37 +6,37 @@ import (
 	"fmt"
 	"unsafe"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 const (
-	recordVersion = bpf.RecordVersion
-	recordLen     = int(unsafe.Sizeof(record{}))
-	recordHdrLen  = int(unsafe.Offsetof(record{}.Area))
+	recordVersion = abi.RecordVersion
+	recordLen     = int(unsafe.Sizeof(abi.Record{}))
+	recordHdrLen  = int(unsafe.Offsetof(abi.Record{}.Area))
 
 	// hdrLenMin is the part that says where everything else is, up to and
 	// including flags.
-	hdrLenMin = int(unsafe.Offsetof(record{}.Tstamp))
+	hdrLenMin = int(unsafe.Offsetof(abi.Record{}.Tstamp))
 )
 
-const validKnown = validTstamp | validHwtstamp | validMark | validPriority |
-	validHash | validVlan | validIfindex | validNapiID | validCPU | validLaunch
+const validKnown = abi.ValidTstamp | abi.ValidHWTstamp | abi.ValidMark | abi.ValidPriority |
+	abi.ValidHash | abi.ValidVLAN | abi.ValidIfIndex | abi.ValidNAPIID | abi.ValidCPU | abi.ValidLaunch
 
 // recordFields are where the fields end that a shorter fixed part does not have.
 var recordFields = [...]struct {
 	end   uintptr
 	valid uint16
 }{
-	{unsafe.Offsetof(record{}.Tstamp) + 8, validTstamp},
-	{unsafe.Offsetof(record{}.Hwtstamp) + 8, validHwtstamp},
-	{unsafe.Offsetof(record{}.Mark) + 4, validMark},
-	{unsafe.Offsetof(record{}.Priority) + 4, validPriority},
-	{unsafe.Offsetof(record{}.Hash) + 4, validHash},
-	{unsafe.Offsetof(record{}.Ifindex) + 4, validIfindex},
-	{unsafe.Offsetof(record{}.NapiId) + 4, validNapiID},
-	{unsafe.Offsetof(record{}.Cpu) + 4, validCPU},
-	{unsafe.Offsetof(record{}.VlanProto) + 2, validVlan},
-	{unsafe.Offsetof(record{}.Launch) + 8, validLaunch},
+	{unsafe.Offsetof(abi.Record{}.Tstamp) + 8, abi.ValidTstamp},
+	{unsafe.Offsetof(abi.Record{}.HWTstamp) + 8, abi.ValidHWTstamp},
+	{unsafe.Offsetof(abi.Record{}.Mark) + 4, abi.ValidMark},
+	{unsafe.Offsetof(abi.Record{}.Priority) + 4, abi.ValidPriority},
+	{unsafe.Offsetof(abi.Record{}.Hash) + 4, abi.ValidHash},
+	{unsafe.Offsetof(abi.Record{}.IfIndex) + 4, abi.ValidIfIndex},
+	{unsafe.Offsetof(abi.Record{}.NAPIID) + 4, abi.ValidNAPIID},
+	{unsafe.Offsetof(abi.Record{}.CPU) + 4, abi.ValidCPU},
+	{unsafe.Offsetof(abi.Record{}.VLANProto) + 2, abi.ValidVLAN},
+	{unsafe.Offsetof(abi.Record{}.Launch) + 8, abi.ValidLaunch},
 }
 
 func (m *Metadata) bytes() *[recordLen]byte {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 func withArea(t *testing.T, area string) Metadata {
@@ -195,7 +197,7 @@ func TestSetRaw(t *testing.T) {
 	}
 	for _, tt := range tests {
 		m := withArea(t, "\x10\x02zz"+anchor)
-		m.rec.Flags = flagTruncated | flagRepeated | flagUnanchored
+		m.rec.Flags = abi.FlagTruncated | abi.FlagRepeated | abi.FlagUnanchored
 		before := m
 		err := m.SetRaw([]byte(tt.b), tt.f)
 		if !errors.Is(err, tt.want) {
@@ -223,8 +225,8 @@ func TestSetRaw(t *testing.T) {
 
 func TestSetClearsFlagsOfTheArea(t *testing.T) {
 	var m Metadata
-	m.rec.Flags = flagDecapsulated | flagSynAck
-	m.rec.Format = formatRaw
+	m.rec.Flags = abi.FlagDecapsulated | abi.FlagSynAck
+	m.rec.Format = abi.FormatRaw
 	if err := m.SetUint8(16, 1); err != nil {
 		t.Fatal(err)
 	}

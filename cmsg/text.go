@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"strconv"
 	"time"
+
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 type fieldKind uint8
@@ -46,15 +48,15 @@ func (m *Metadata) fields() []field {
 		}
 	}
 	proto, _ := m.VLANProtocol()
-	number("launch", fieldDecimal, m.rec.Launch, m.has(validLaunch))
-	number("mark", fieldHex, uint64(m.rec.Mark), m.has(validMark))
-	number("prio", fieldDecimal, uint64(m.rec.Priority), m.has(validPriority))
-	number("hash", fieldHex, uint64(m.rec.Hash), m.has(validHash))
-	number("vlan", fieldHex, uint64(m.rec.VlanTci), m.has(validVlan))
-	number("vlan_proto", fieldHex, uint64(proto), m.has(validVlan))
-	number("ifindex", fieldDecimal, uint64(m.rec.Ifindex), m.has(validIfindex))
-	number("napi_id", fieldDecimal, uint64(m.rec.NapiId), m.has(validNapiID))
-	number("cpu", fieldDecimal, uint64(m.rec.Cpu), m.has(validCPU))
+	number("launch", fieldDecimal, m.rec.Launch, m.has(abi.ValidLaunch))
+	number("mark", fieldHex, uint64(m.rec.Mark), m.has(abi.ValidMark))
+	number("prio", fieldDecimal, uint64(m.rec.Priority), m.has(abi.ValidPriority))
+	number("hash", fieldHex, uint64(m.rec.Hash), m.has(abi.ValidHash))
+	number("vlan", fieldHex, uint64(m.rec.VLANTCI), m.has(abi.ValidVLAN))
+	number("vlan_proto", fieldHex, uint64(proto), m.has(abi.ValidVLAN))
+	number("ifindex", fieldDecimal, uint64(m.rec.IfIndex), m.has(abi.ValidIfIndex))
+	number("napi_id", fieldDecimal, uint64(m.rec.NAPIID), m.has(abi.ValidNAPIID))
+	number("cpu", fieldDecimal, uint64(m.rec.CPU), m.has(abi.ValidCPU))
 	if f := m.Flags(); f != 0 {
 		fs = append(fs, field{name: "flags", kind: fieldText, text: f.String()})
 	}

@@ -5,13 +5,13 @@ package cmsg
 import (
 	"fmt"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 const (
 	// AreaMax is how many bytes an area can have, anchor included: what
 	// xdp_metalen_invalid() in include/net/xdp.h allows.
-	AreaMax = bpf.AreaMax
+	AreaMax = int(abi.AreaMax)
 
 	// ValueMax is how many bytes a TLV's value can have: an area with this
 	// one TLV and its anchor is full.

@@ -5,8 +5,8 @@ package conn
 import (
 	"sync"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // An arrival is what the control messages of a datagram say of its record.
@@ -43,7 +43,7 @@ func (a arrival) callersFlags(flags, room int) int {
 
 // resident returns bytes whose pages are there: recvmsg of the native tier does not wait
 // for pages to put a record into. Nobody else sees to them for the second message of
-// recvmmsg on, or where bpf.FaultInFeature is missing.
+// recvmmsg on, or where abi.FeatureFaultIn is missing.
 func resident(n int) []byte {
 	b := make([]byte, n)
 	for at := 0; at < n; at += minPage {
@@ -66,7 +66,7 @@ func findHandle(oob []byte) uint64 {
 		if kindOf(m) != kindTimestamping {
 			continue
 		}
-		if t := timespec(m.Data); t&bpf.HandleBit != 0 {
+		if t := timespec(m.Data); t&abi.HandleBit != 0 {
 			return t
 		}
 	}
@@ -80,7 +80,7 @@ func findRecord(oob []byte) (a arrival) {
 	for m, ok := it.Next(); ok; m, ok = it.Next() {
 		if isRecord(m) {
 			a.record = m.Data
-		} else if t := firstTime(m); t&bpf.HandleBit != 0 {
+		} else if t := firstTime(m); t&abi.HandleBit != 0 {
 			a.handle = t
 		}
 	}

@@ -8,14 +8,14 @@ import (
 	"net"
 	"testing"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // TestFindRecord looks for the record that the native tier puts, among messages of
 // others, and for handles where the application's times would be.
 func TestFindRecord(t *testing.T) {
-	const handle = bpf.HandleBit | 99
+	const handle = abi.HandleBit | 99
 	var md cmsg.Metadata
 	md.SetMark(7)
 	record, err := md.MarshalBinary()
@@ -127,6 +127,6 @@ func TestArrivalRemembered(t *testing.T) {
 	check("after one that was cut", 0, ErrTruncated)
 	c.remember(arrival{record: []byte{}})
 	check("after an empty one", 0, ErrTruncated)
-	c.remember(arrival{handle: bpf.HandleBit | 1})
+	c.remember(arrival{handle: abi.HandleBit | 1})
 	check("after none", 0, ErrNoMetadata)
 }

@@ -207,18 +207,3 @@ func TestSegments(t *testing.T) {
 		t.Errorf("closed: %v", err)
 	}
 }
-
-// TestCopyRecord leaves nothing of a longer record.
-func TestCopyRecord(t *testing.T) {
-	var long, short, dst cmsg.Metadata
-	if err := long.SetBytes(cmsg.KeyUser, make([]byte, 200)); err != nil {
-		t.Fatal(err)
-	}
-	short.SetMark(7)
-	for _, src := range []*cmsg.Metadata{&long, &short, &long, {}} {
-		copyRecord(&dst, src)
-		if dst != *src {
-			t.Errorf("%v, want %v", dst, *src)
-		}
-	}
-}

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
 )
 
@@ -286,7 +285,7 @@ func (r *segmentRead) put(a *aggregates) int {
 	m.Err = nil
 	if r.metadata {
 		if m.Err = c.fetch(&a.came); m.Err == nil {
-			copyRecord(&m.Metadata, &a.md)
+			m.Metadata.Record().Set(a.md.Record())
 		} else {
 			m.Metadata.Reset()
 		}
@@ -311,16 +310,6 @@ func (r *segmentRead) cut(flags int, control bool, n, size int) (int, int) {
 		}
 	}
 	return flags, n
-}
-
-// copyRecord copies what is in use of a record.
-func copyRecord(dst, src *cmsg.Metadata) {
-	to, from := dst.Words(), src.Words()
-	used, old := bpf.Words(from), bpf.Words(to)
-	copy(to[:used], from[:used])
-	if old > used {
-		clear(to[used:old])
-	}
 }
 
 // do reads, and returns false where there is nothing to split any more.
@@ -374,7 +363,7 @@ func (c *UDPConn) readSegment(call string, b, oob []byte, md *cmsg.Metadata) (s 
 		return segment{}, ok, err
 	}
 	if md != nil && m.Err == nil {
-		copyRecord(md, &m.Metadata)
+		md.Record().Set(m.Metadata.Record())
 	}
 	return segment{m.N, m.NN, m.Flags, m.Addr, m.Err}, true, nil
 }

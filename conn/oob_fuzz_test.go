@@ -8,8 +8,8 @@ import (
 	"net"
 	"testing"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // FuzzTranslate has the kernel return any control messages: what comes out fits
@@ -21,7 +21,7 @@ func FuzzTranslate(f *testing.F) {
 		binary.NativeEndian.PutUint64(b[8:], h%1e9)
 		return b[:]
 	}
-	ours := cmsg.Append(nil, solSocket, scmTimestampingNew, handle(bpf.HandleBit|1<<24|5))
+	ours := cmsg.Append(nil, solSocket, scmTimestampingNew, handle(abi.HandleBit|1<<24|5))
 	f.Add(ours, 0)
 	f.Add(ours, 64)
 	f.Add(cmsg.Append(ours, 0, 8, make([]byte, 12)), 100)

@@ -7,8 +7,8 @@ import (
 	"io/fs"
 	"strings"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // ErrRefused: what was sent left without a mark, priority or launch time that its
@@ -17,8 +17,8 @@ import (
 var ErrRefused = errors.New("refused by the policy")
 
 // refused returns the bits of the fields that the policy refuses.
-func refused(info *bpf.TxInfo, md *cmsg.Metadata, datagram bool) uint16 {
-	return info.Refuses(md.Words(), datagram)
+func refused(info *abi.TxInfo, md *cmsg.Metadata, datagram bool) uint16 {
+	return info.Refuses(md.Record(), datagram)
 }
 
 // refusedError says which fields.
@@ -30,9 +30,9 @@ func (e *refusedError) Error() string {
 		bit  uint16
 		name string
 	}{
-		{bpf.ValidMark, "mark"},
-		{bpf.ValidPriority, "priority"},
-		{bpf.ValidLaunch, "launch time"},
+		{abi.ValidMark, "mark"},
+		{abi.ValidPriority, "priority"},
+		{abi.ValidLaunch, "launch time"},
 	} {
 		if e.fields&f.bit != 0 {
 			names = append(names, f.name)

@@ -10,8 +10,8 @@ import (
 	"net"
 	"testing"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 func TestRefusedError(t *testing.T) {
@@ -19,11 +19,11 @@ func TestRefusedError(t *testing.T) {
 		fields uint16
 		want   string
 	}{
-		{bpf.ValidMark, "mark refused by the policy"},
-		{bpf.ValidPriority, "priority refused by the policy"},
-		{bpf.ValidLaunch, "launch time refused by the policy"},
-		{bpf.ValidMark | bpf.ValidLaunch, "mark and launch time refused by the policy"},
-		{bpf.ValidMark | bpf.ValidPriority | bpf.ValidLaunch, "mark and priority and launch time refused by the policy"},
+		{abi.ValidMark, "mark refused by the policy"},
+		{abi.ValidPriority, "priority refused by the policy"},
+		{abi.ValidLaunch, "launch time refused by the policy"},
+		{abi.ValidMark | abi.ValidLaunch, "mark and launch time refused by the policy"},
+		{abi.ValidMark | abi.ValidPriority | abi.ValidLaunch, "mark and priority and launch time refused by the policy"},
 	} {
 		var err error = &net.OpError{Op: "metadata", Net: "udp", Err: &refusedError{tt.fields}}
 		if got := errors.Unwrap(err).Error(); got != tt.want {
@@ -41,7 +41,7 @@ func TestRefusedError(t *testing.T) {
 func TestIsMetadataError(t *testing.T) {
 	for _, err := range []error{
 		ErrNotSupported, ErrNoMetadata, ErrOverrun, ErrTruncated, ErrRefused,
-		cmsg.ErrMalformed, cmsg.ErrVersion, errDetached, &refusedError{bpf.ValidMark},
+		cmsg.ErrMalformed, cmsg.ErrVersion, errDetached, &refusedError{abi.ValidMark},
 	} {
 		for _, err := range []error{err, fmt.Errorf("more: %w", err), &net.OpError{Op: "metadata", Err: err}} {
 			if !IsMetadataError(err) {

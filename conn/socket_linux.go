@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/kerneltypes"
 )
 
@@ -44,8 +45,8 @@ func (s *socket) optIn(fd int, udp bool, receiveMap string) (err error) {
 		return err
 	}
 	s.instance = info.Instance
-	s.tracing = info.Features&bpf.TracingFeature != 0
-	s.native = info.Features&bpf.NativeFeature != 0
+	s.tracing = info.Features&abi.FeatureTracing != 0
+	s.native = info.Features&abi.FeatureNative != 0
 	if udp && s.native {
 		return bpf.EnableSocketCmsg(fd, ts.flags)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 var (
@@ -85,7 +86,7 @@ func (c *TCPConn) ok() bool { return c.plain().LocalAddr() != nil }
 //
 // Sources: tcp_filter in net/ipv4/tcp_ipv4.c runs before tcp_rcv_established and
 // tcp_data_queue in net/ipv4/tcp_input.c decide.
-func (c *TCPConn) Metadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCPRead) }
+func (c *TCPConn) Metadata() (cmsg.Metadata, error) { return c.record(abi.OptTCPRead) }
 
 // OpeningMetadata returns the metadata of the segment that opened the
 // connection: the peer's SYN, or, if this side dialed, its SYN-ACK
@@ -95,14 +96,14 @@ func (c *TCPConn) Metadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCP
 // have opened it, retransmitted ones among them, the record has cmsg.FlagUnproven
 // and cmsg.FlagRepeated. A SYN that the host answered with a cookie has
 // cmsg.FlagUnproven: the kernel keeps nothing that shows whether it was the only one.
-func (c *TCPConn) OpeningMetadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCPOpening) }
+func (c *TCPConn) OpeningMetadata() (cmsg.Metadata, error) { return c.record(abi.OptTCPOpening) }
 
 // LatestMetadata returns the metadata of the newest segment that has arrived,
 // whether it brought data or not, and whether that has been read or not. It has
 // cmsg.FlagUnproven unless the segment's bytes, or its FIN, were taken for certain:
 // nothing shows what became of an acknowledgement alone. A segment that TCP ought to
 // drop is never the newest.
-func (c *TCPConn) LatestMetadata() (cmsg.Metadata, error) { return c.record(bpf.OptTCPLatest) }
+func (c *TCPConn) LatestMetadata() (cmsg.Metadata, error) { return c.record(abi.OptTCPLatest) }
 
 func (c *TCPConn) record(opt int) (md cmsg.Metadata, err error) {
 	if !c.ok() {
@@ -166,7 +167,7 @@ func setMetadata(rc syscall.RawConn, md *cmsg.Metadata) (err error) {
 		}
 		record, _ = md.MarshalBinary()
 	}
-	var info bpf.TxInfo
+	var info abi.TxInfo
 	cerr := rc.Control(func(fd uintptr) {
 		if err = bpf.SetSocketRecord(int(fd), record); err == nil && record != nil {
 			info, err = bpf.SocketTxInfo(int(fd))

@@ -113,7 +113,7 @@ func (c *UDPConn) record(a arrival, md *cmsg.Metadata) (tsflags uint32, err erro
 	case a.handle == 0 || c.sock.native:
 		err = ErrNoMetadata
 	case c.sock.slots != nil:
-		tsflags, err = c.sock.slots.Read(a.handle, c.sock.id, md.Words())
+		tsflags, err = c.sock.slots.Read(a.handle, c.sock.id, md.Record())
 	default:
 		tsflags, err = c.askKernel(a.handle, md)
 	}
@@ -161,8 +161,8 @@ type query struct {
 
 var queries = sync.Pool{New: func() any {
 	q := new(query)
-	q.ask = func(fd uintptr) { q.tsflags, q.err = bpf.SocketSlot(int(fd), q.handle, q.md.Words()) }
-	q.askTCP = func(fd uintptr) { q.err = bpf.SocketRecord(int(fd), q.opt, q.md.Words()) }
+	q.ask = func(fd uintptr) { q.tsflags, q.err = bpf.SocketSlot(int(fd), q.handle, q.md.Record()) }
+	q.askTCP = func(fd uintptr) { q.err = bpf.SocketRecord(int(fd), q.opt, q.md.Record()) }
 	q.askAttached = func(fd uintptr) { q.err = attached(int(fd), q.instance) }
 	q.askFlags = func(fd uintptr) { q.tsflags = applicationFlags(int(fd)) }
 	return q

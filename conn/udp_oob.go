@@ -8,7 +8,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
 )
 
@@ -93,13 +92,9 @@ func (c *UDPConn) fetch(r *came) error {
 		r.err = c.errNotSupported
 		return r.err
 	}
-	used := bpf.Words(r.md.Words())
 	if r.tsflags, r.err = c.record(r.arrival, r.md); r.err != nil {
 		r.md.Reset()
 		return r.err
-	}
-	if words := bpf.Words(r.md.Words()); words < used {
-		clear(r.md.Words()[words:used])
 	}
 	return nil
 }

@@ -8,15 +8,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // TestTimestamping has the three times of SO_TIMESTAMPING as no lab has them:
 // the NIC's among them. What the kernel wrote went by flags that include ours.
 func TestTimestamping(t *testing.T) {
 	const (
-		handle   = bpf.HandleBit | 5<<24 | 7
+		handle   = abi.HandleBit | 5<<24 | 7
 		seconds  = 1_700_000_000
 		hardware = 123
 		software = tsSoftware | tsRxSoftware
@@ -117,7 +117,7 @@ func TestPutTime(t *testing.T) {
 
 // TestFindHandle looks into control messages of every form.
 func TestFindHandle(t *testing.T) {
-	const handle = bpf.HandleBit | 99
+	const handle = abi.HandleBit | 99
 	own := cmsg.Append(nil, solSocket, scmTimestampingNew, threeTimes([3]uint64{handle}))
 	other := cmsg.Append(nil, 0, 8, make([]byte, 12))
 	if got := findHandle(append(bytes.Clone(other), own...)); got != handle {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // A transmitter is what a socket needs for sending metadata. It is made when
@@ -22,7 +23,7 @@ import (
 // socket.
 type transmitter struct {
 	slots *bpf.TxSlots
-	info  bpf.TxInfo
+	info  abi.TxInfo
 	// epoch is that of the slots when the socket was registered.
 	epoch uint64
 	err   error // not nil: why metadata cannot be sent
@@ -76,7 +77,7 @@ func (tx *transmitter) isDue() bool {
 
 // check says why metadata cannot be sent any more.
 func (tx *transmitter) check(s *socket) error {
-	var info bpf.TxInfo
+	var info abi.TxInfo
 	var err error
 	cerr := s.raw.Control(func(fd uintptr) { info, err = bpf.SocketTxInfo(int(fd)) })
 	switch {
@@ -90,7 +91,7 @@ func (tx *transmitter) check(s *socket) error {
 	case err != nil:
 		return err
 	}
-	return info.CheckClock()
+	return bpf.CheckTxClock(&info)
 }
 
 // renewed returns a transmitter that may send by the numbers that the slot has
@@ -281,7 +282,7 @@ func (c *UDPConn) send(tx *transmitter, b, oob []byte, md *cmsg.Metadata, to des
 // to oob.
 func (tx *transmitter) fill(slot int, oob []byte, md *cmsg.Metadata) []byte {
 	var number [txtimeLen]byte
-	binary.NativeEndian.PutUint64(number[:], tx.slots.Fill(slot, &tx.info, md.Words()))
+	binary.NativeEndian.PutUint64(number[:], tx.slots.Fill(slot, &tx.info, md.Record()))
 	return cmsg.Append(oob, solSocket, scmTxtime, number[:])
 }
 

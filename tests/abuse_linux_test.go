@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
@@ -126,14 +127,14 @@ func memoryOfMaps(t *testing.T, a *bpf.Attachment) (sum uint64) {
 		}
 		sum += size
 	}
-	if sum < uint64(a.Info().Slots)*uint64(unsafe.Sizeof(bpf.Slot{})) {
+	if sum < uint64(a.Info().Slots)*uint64(unsafe.Sizeof(abi.Slot{})) {
 		t.Fatalf("%d maps take %d bytes: the slots are not among them", len(maps), sum)
 	}
 	return sum
 }
 
 // ownOptions are those that applications set.
-var ownOptions = []int{bpf.OptEnable, bpf.OptTxRecord, bpf.OptTxSlots, bpf.OptInfo, bpf.OptSlot, 0, -1}
+var ownOptions = []int{abi.OptEnable, abi.OptTxRecord, abi.OptTxSlots, abi.OptInfo, abi.OptSlot, 0, -1}
 
 // abuseOptions sets all options to garbage, and to what is nearly right, on sockets
 // of each kind, again and again.
@@ -167,14 +168,14 @@ func abuseOptions() error {
 		}
 		if size >= 8 && round&1 == 0 {
 			// Of an ABI, version, length and format that there are.
-			binary.NativeEndian.PutUint32(value, bpf.ABI)
+			binary.NativeEndian.PutUint32(value, abi.ABI)
 			if round&2 == 0 {
-				copy(value, []byte{bpf.RecordVersion, 64, byte(random.IntN(256)) &^ 3, byte(random.IntN(3))})
+				copy(value, []byte{abi.RecordVersion, 64, byte(random.IntN(256)) &^ 3, byte(random.IntN(3))})
 			}
 		}
 		fd := fds[random.IntN(len(fds))]
 		opt := ownOptions[random.IntN(len(ownOptions))]
-		switch errno := rawSetsockopt(uintptr(fd), bpf.SOL_BPF, opt, value[:size]); errno {
+		switch errno := rawSetsockopt(uintptr(fd), abi.SOL_BPF, opt, value[:size]); errno {
 		case 0, unix.EINVAL, unix.EMSGSIZE, unix.ENOPROTOOPT, unix.EOPNOTSUPP:
 		default:
 			return fmt.Errorf("option %d, % x: %w", opt, value[:min(size, 16)], errno)
@@ -220,8 +221,8 @@ func abuseSockets() error {
 		// It needs no privilege to lower the limit.
 		return os.NewSyscallError("setrlimit", err)
 	}
-	var slots [2]bpf.TxSlot
-	request := binary.NativeEndian.AppendUint32(nil, bpf.ABI)
+	var slots [2]abi.TxSlot
+	request := binary.NativeEndian.AppendUint32(nil, abi.ABI)
 	request = binary.NativeEndian.AppendUint32(request, 1)
 	request = binary.NativeEndian.AppendUint64(request, uint64(uintptr(unsafe.Pointer(&slots[0]))))
 	var md sockmeta.Metadata
@@ -231,9 +232,9 @@ func abuseSockets() error {
 		return err
 	}
 	for i := range sockets {
-		typ, opt, value := unix.SOCK_DGRAM, bpf.OptTxSlots, request
+		typ, opt, value := unix.SOCK_DGRAM, abi.OptTxSlots, request
 		if i&1 != 0 {
-			typ, opt, value = unix.SOCK_STREAM, bpf.OptTxRecord, record
+			typ, opt, value = unix.SOCK_STREAM, abi.OptTxRecord, record
 		}
 		fd, err := unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC, 0)
 		if err == unix.EMFILE {
@@ -246,7 +247,7 @@ func abuseSockets() error {
 			return err
 		}
 		for range 4 {
-			if errno := rawSetsockopt(uintptr(fd), bpf.SOL_BPF, opt, value); errno != 0 {
+			if errno := rawSetsockopt(uintptr(fd), abi.SOL_BPF, opt, value); errno != 0 {
 				return fmt.Errorf("option %d: %w", opt, errno)
 			}
 		}

@@ -151,10 +151,10 @@ func grantHolder() error {
 			return err
 		}
 		var md sockmeta.Metadata
-		if _, err := slots.Read(handle, id+1, md.Words()); err != bpf.ErrOverrun {
+		if _, err := slots.Read(handle, id+1, md.Record()); err != bpf.ErrOverrun {
 			return fmt.Errorf("as another socket's: %v, %w", md, err)
 		}
-		if _, err := slots.Read(handle, id, md.Words()); err != nil {
+		if _, err := slots.Read(handle, id, md.Record()); err != nil {
 			return err
 		}
 		return wantLoopback(&md)
@@ -282,7 +282,7 @@ func TestGrantOfOthers(t *testing.T) {
 	mi, err := forged.Info()
 	must(t, err)
 	id, _ := mi.ID()
-	info.RxMapId = uint32(id)
+	info.RxMapID = uint32(id)
 	if s, err := bpf.FindSlots(info, plain); s != nil || !errors.Is(err, bpf.ErrNotSupported) || !strings.Contains(err.Error(), "not frozen") {
 		t.Errorf("a map that is not frozen: %v", err)
 	}

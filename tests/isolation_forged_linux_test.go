@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
@@ -89,8 +89,8 @@ func TestForgedHandle(t *testing.T) {
 	for _, forged := range []uint64{
 		handle,
 		handle + 1<<24, // of the next one that comes there
-		bpf.HandleBit,
-		bpf.HandleBit | 1<<24 - 1,
+		abi.HandleBit,
+		abi.HandleBit | 1<<24 - 1,
 		1<<62 - 1,
 		1<<63 | handle,
 	} {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
@@ -125,9 +126,9 @@ type loot struct {
 func sweep(fd, slots int) (loot, error) {
 	var l loot
 	for i := range slots + 4 {
-		b := make([]byte, unsafe.Sizeof(bpf.Answer{}))
+		b := make([]byte, unsafe.Sizeof(abi.Answer{}))
 		size := uint32(len(b))
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), bpf.SOL_BPF, uintptr(bpf.OptSlot+i),
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), abi.SOL_BPF, uintptr(abi.OptSlot+i),
 			uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&size)), 0)
 		switch errno {
 		case 0:

@@ -43,7 +43,7 @@ func TestIsolationNumbers(t *testing.T) {
 	}
 	defer slots.Release(slot)
 	b, md := lab.datagram(t)
-	number := slots.Fill(slot, &info, md.Words())
+	number := slots.Fill(slot, &info, md.Record())
 
 	f, err := c.File()
 	must(t, err)

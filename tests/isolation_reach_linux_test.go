@@ -179,7 +179,7 @@ func TestIsolationReach(t *testing.T) {
 	outside := lab.path + "-root"
 	must(t, lab.attachment.GrantReceiveMap(bpf.Grant{Path: outside}))
 	vars := []string{
-		env(victimEnv, uint64(os.Getpid())), env(mapEnv, uint64(lab.attachment.Info().RxMapId)),
+		env(victimEnv, uint64(os.Getpid())), env(mapEnv, uint64(lab.attachment.Info().RxMapID)),
 		env(memoryEnv, mapping(t)), grantEnv + "=" + outside,
 	}
 	reached := func(t *testing.T, opts testutil.ChildOptions) (names []string) {
@@ -257,7 +257,7 @@ func TestContainer(t *testing.T) {
 	}
 	t.Run("attached", func(t *testing.T) {
 		lab := newGrantLab(t)
-		run(t, "containerAttached", env(mapEnv, uint64(lab.attachment.Info().RxMapId)), grantEnv+"="+lab.path)
+		run(t, "containerAttached", env(mapEnv, uint64(lab.attachment.Info().RxMapID)), grantEnv+"="+lab.path)
 	})
 	t.Run("alone", func(t *testing.T) {
 		bareCgroup(t)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
@@ -117,7 +118,7 @@ func guessHandles(fd int, foreign uint64) error {
 	for d := -64; d <= 64; d++ {
 		for _, handle := range []uint64{foreign + uint64(d), foreign + uint64(d*generation)} {
 			var md sockmeta.Metadata
-			_, err := bpf.SocketSlot(fd, handle|bpf.HandleBit, md.Words())
+			_, err := bpf.SocketSlot(fd, handle|abi.HandleBit, md.Record())
 			if !errors.Is(err, bpf.ErrOverrun) && !errors.Is(err, bpf.ErrNotSupported) || md != (sockmeta.Metadata{}) {
 				return fmt.Errorf("handle %#x: %v, %w", handle, md, err)
 			}
@@ -188,7 +189,7 @@ func isolationGiven() error {
 		return fmt.Errorf("found %+v, want %d", l, want)
 	}
 	var md sockmeta.Metadata
-	if _, err := bpf.SocketSlot(fds[0], envNumber(handleEnv), md.Words()); !errors.Is(err, bpf.ErrOverrun) || md != (sockmeta.Metadata{}) {
+	if _, err := bpf.SocketSlot(fds[0], envNumber(handleEnv), md.Record()); !errors.Is(err, bpf.ErrOverrun) || md != (sockmeta.Metadata{}) {
 		return fmt.Errorf("the victim's handle: %v, %w", md, err)
 	}
 	return nil

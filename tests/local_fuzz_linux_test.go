@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testprog"
 )
 
@@ -62,7 +62,7 @@ func FuzzLocal(f *testing.F) {
 	f.Add([]byte{0, 6, 16, 2, 1, 2, 0, 0, 16, 2, 1, 2}, uint8(0), both, []byte{255, 2, 0x5B, 9}, uint64(0), uint64(2), false)
 
 	f.Fuzz(func(t *testing.T, area []byte, format uint8, keys, producer []byte, number, asked uint64, strayed bool) {
-		area, producer = words(area, bpf.AreaMax), words(producer, bpf.AreaMax)
+		area, producer = words(area, abi.AreaMax), words(producer, abi.AreaMax)
 		// As the egress program gives them out: from 2 on.
 		number = 2 + number%(1<<61-2)
 		var in testprog.FuzzFuzzLocal
@@ -74,18 +74,18 @@ func FuzzLocal(f *testing.F) {
 		copy(in.Sent.Area[:], area)
 		var may [256]bool
 		for _, k := range keys {
-			if k != bpf.KeyPad && k != bpf.KeyAnchor && k != bpf.KeySender {
+			if k != abi.KeyPad && k != abi.KeyAnchor && k != abi.KeySender {
 				may[k] = true
 				in.Policy.Local[k>>6] |= 1 << (k & 63)
 			}
 		}
 		// As record.h leaves a producer's area.
-		in.Rec.Version, in.Rec.HdrLen, in.Rec.AreaLen = bpf.RecordVersion, 64, uint8(len(producer))
+		in.Rec.Version, in.Rec.HdrLen, in.Rec.AreaLen = abi.RecordVersion, 64, uint8(len(producer))
 		copy(in.Rec.Area[:], producer)
 		theirs, stated, isAnchored := cutAnchor(producer)
 		in.Rec.Format = uint8(stated)
 		if !isAnchored && len(producer) > 0 {
-			in.Rec.Flags = bpf.FlagUnanchored
+			in.Rec.Flags = abi.FlagUnanchored
 		}
 		for i := range in.Spare {
 			in.Spare[i] = 0xEE
@@ -109,11 +109,11 @@ func FuzzLocal(f *testing.F) {
 		if len(producer) > 0 {
 			_, sound := walkTLVs(theirs)
 			fits = fits && isAnchored && stated == cmsg.FormatTLV && len(theirs) <= producerBesideMax && sound &&
-				len(crossed) <= senderBesideMax && len(theirs)+len(crossed)+8 <= bpf.AreaMax
+				len(crossed) <= senderBesideMax && len(theirs)+len(crossed)+8 <= abi.AreaMax
 		}
 		want := producer
 		if fits {
-			want = slices.Concat(theirs, []byte{bpf.KeySender, byte(len(crossed))}, crossed, []byte{0, 0, 255, 2, 0x5B, 0})
+			want = slices.Concat(theirs, []byte{abi.KeySender, byte(len(crossed))}, crossed, []byte{0, 0, 255, 2, 0x5B, 0})
 		}
 		if (got.Put == 1) != fits || !bytes.Equal(got.Rec.Area[:got.Rec.AreaLen], want) {
 			t.Fatalf("% x behind % x: put %d\n got % x\nwant % x", crossed, producer, got.Put, got.Rec.Area[:got.Rec.AreaLen], want)
@@ -124,7 +124,7 @@ func FuzzLocal(f *testing.F) {
 
 		var md, sender cmsg.Metadata
 		must(t, md.Decode(slices.Concat([]byte{1, 64, got.Rec.AreaLen, got.Rec.Format}, make([]byte, 60), got.Rec.Area[:got.Rec.AreaLen])))
-		if !fits || md.Err() != nil || slices.ContainsFunc(mustWalk(theirs), func(e tlv) bool { return e.key == bpf.KeySender }) {
+		if !fits || md.Err() != nil || slices.ContainsFunc(mustWalk(theirs), func(e tlv) bool { return e.key == abi.KeySender }) {
 			return
 		}
 		if !md.Sender(&sender) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 )
 
@@ -43,10 +44,10 @@ func TestNativeCost(t *testing.T) {
 			if err := b.recvmsg(1); err != nil {
 				return err
 			}
-			var words [bpf.RecordWords]uint64
+			var rec abi.Record
 			data, _ := cmsg.Find(b.oob[:b.oobn], unix.SOL_SOCKET, unix.SO_TIMESTAMPING_NEW)
 			handle := binary.NativeEndian.Uint64(data)*1e9 + binary.NativeEndian.Uint64(data[8:])
-			_, err := lab.a.Slots().Read(handle, b.id, &words)
+			_, err := lab.a.Slots().Read(handle, b.id, &rec)
 			return err
 		}},
 		{"native", func(fd int) error { return bpf.EnableSocketCmsg(fd, 0) }, func(b *costReader) error {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testprog"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
@@ -40,13 +41,13 @@ func attachNative(t testing.TB, opts bpf.Options) *bpf.Attachment {
 	a, err := bpf.Attach(opts)
 	must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
-	if a.Info().Features&bpf.NativeFeature == 0 {
+	if a.Info().Features&abi.FeatureNative == 0 {
 		if native() {
 			t.Fatal("the kernel module is loaded: ", a.Native())
 		}
 		t.Skip(a.Native())
 	}
-	if a.Info().Features&bpf.FaultInFeature == 0 {
+	if a.Info().Features&abi.FeatureFaultIn == 0 {
 		t.Skip("this process has attached too often: run TestNative alone")
 	}
 	return a
@@ -143,7 +144,7 @@ func recvmsg(fd int, control unsafe.Pointer, controllen int, name bool, flags in
 // receiveFrom receives with room for all control messages.
 func receiveFrom(fd int, name bool, flags int) (datagram, error) {
 	oob := make([]byte, 1024)
-	// Where bpf.FaultInFeature is missing, nobody else sees to its pages.
+	// Where abi.FeatureFaultIn is missing, nobody else sees to its pages.
 	oob[0], oob[len(oob)-1] = 0, 0
 	r, err := recvmsg(fd, unsafe.Pointer(&oob[0]), len(oob), name, flags)
 	runtime.KeepAlive(oob)

@@ -25,6 +25,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 )
@@ -45,7 +46,7 @@ func TestNativeSupport(t *testing.T) {
 	}))
 	defer unix.Close(fd)
 	err = bpf.EnableSocketCmsg(fd, 0)
-	if a.Info().Features&bpf.NativeFeature == 0 {
+	if a.Info().Features&abi.FeatureNative == 0 {
 		if !errors.Is(err, bpf.ErrNotSupported) || !errors.Is(a.Native(), bpf.ErrNotSupported) {
 			t.Errorf("opted in: %v, missing is %v", err, a.Native())
 		}
@@ -54,7 +55,7 @@ func TestNativeSupport(t *testing.T) {
 	must(t, err)
 	info, err := bpf.SocketInfo(fd)
 	must(t, err)
-	if want := a.Info().Features; info.Features != want || want&^bpf.FaultInFeature != bpf.NativeFeature {
+	if want := a.Info().Features; info.Features != want || want&^abi.FeatureFaultIn != abi.FeatureNative {
 		t.Errorf("features are %#x, want %#x", info.Features, want)
 	}
 	// Another attachment, of the same cgroup, is the same.
@@ -116,7 +117,7 @@ func TestNativeFull(t *testing.T) {
 	b, err := bpf.Attach(bpf.Options{Cgroup: cg.Path()})
 	must(t, err)
 	defer b.Close()
-	if a.Info().Features != bpf.NativeFeature || a.Native() != nil || b.Native() != nil || !b.Shared() {
+	if a.Info().Features != abi.FeatureNative || a.Native() != nil || b.Native() != nil || !b.Shared() {
 		t.Errorf("features are %#x, missing are %v and %v, shared %v", a.Info().Features, a.Native(), b.Native(), b.Shared())
 	}
 	must(t, lab.a.Close())

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
@@ -527,7 +528,7 @@ func TestLetInNestedForged(t *testing.T) {
 			defer other.Close()
 			index, err := netlab.Index(p.Client, p.ClientIf)
 			must(t, err)
-			for _, forged := range []uint64{bpf.HandleBit, bpf.HandleBit | 1<<24, 1<<62 - 1, 1<<63 | bpf.HandleBit} {
+			for _, forged := range []uint64{abi.HandleBit, abi.HandleBit | 1<<24, 1<<62 - 1, 1<<63 | abi.HandleBit} {
 				must(t, f.send("forged", forged))
 				var md sockmeta.Metadata
 				if _, _, err := c.ReadMetadata(make([]byte, 10), &md); err != nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testprog"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
@@ -87,7 +88,7 @@ func newRawLab(t *testing.T, opts bpf.Options) *rawLab {
 }
 
 // native says whether the kernel itself gives programs the control messages.
-func (lab *rawLab) native() bool { return lab.a.Info().Features&bpf.NativeFeature != 0 }
+func (lab *rawLab) native() bool { return lab.a.Info().Features&abi.FeatureNative != 0 }
 
 // sink keeps the server from answering that nobody listens.
 func (lab *rawLab) sink(port int) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // FuzzRecord gives a TCP connection any bytes for a record: they are refused, and
@@ -60,12 +61,12 @@ func FuzzRecord(f *testing.F) {
 		f.Add(record, b, uint8(cmsg.KeyUser+1))
 	}
 	f.Fuzz(func(t *testing.T, first, second []byte, key uint8) {
-		var rec *bpf.Record
+		var rec *abi.Record
 		for _, b := range [][]byte{nil, first, second} {
 			b = append(make([]byte, 0, 4097), b[:min(len(b), 4096)]...)
-			want := setModel(false, true, int32(bpf.OptTxRecord), b)
+			want := setModel(false, true, int32(abi.OptTxRecord), b)
 			onConn(t, func(fd int) error {
-				if got := rawSetsockopt(uintptr(fd), bpf.SOL_BPF, bpf.OptTxRecord, b); got != want {
+				if got := rawSetsockopt(uintptr(fd), abi.SOL_BPF, abi.OptTxRecord, b); got != want {
 					t.Fatalf("% x: %d, want %d", b, got, want)
 				}
 				return nil
@@ -74,7 +75,7 @@ func FuzzRecord(f *testing.F) {
 				rec = nil
 			}
 			if want == 0 && len(b) > 0 {
-				rec = new(bpf.Record)
+				rec = new(abi.Record)
 				copy((*[recordMax]byte)(unsafe.Pointer(rec))[:], b[:recordHdr+int(b[2])])
 			}
 		}

@@ -4,17 +4,16 @@ package tests
 
 import (
 	"testing"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testprog"
 )
 
 // FuzzSent has any record under any policy: bpf/c/tx.h leaves of it what
-// bpf.TxInfo.Refuses tells applications that it will, counts the rest, and takes
+// abi.TxInfo.Refuses tells applications that it will, counts the rest, and takes
 // nothing else for a record.
 func FuzzSent(f *testing.F) {
 	var objs struct {
@@ -24,7 +23,7 @@ func FuzzSent(f *testing.F) {
 		Counts   *ebpf.Map      `ebpf:"sockmeta_count"`
 	}
 	loadFuzz(f, &objs)
-	const asked = bpf.ValidMark | bpf.ValidPriority | bpf.ValidLaunch
+	const asked = abi.ValidMark | abi.ValidPriority | abi.ValidLaunch
 	f.Add(uint8(1), uint8(0), uint8(0), asked, uint32(0xff), uint32(6), uint32(0xff), uint32(6), uint32(1), uint32(unix.IPPROTO_UDP))
 	f.Add(uint8(1), uint8(252), uint8(2), asked, uint32(0x100), uint32(7), uint32(0xff), uint32(6), uint32(0), uint32(unix.IPPROTO_UDP))
 	f.Add(uint8(1), uint8(4), uint8(3), ^uint16(0), uint32(0), uint32(0), uint32(0), uint32(0), uint32(1), uint32(unix.IPPROTO_TCP))
@@ -54,15 +53,13 @@ func FuzzSent(f *testing.F) {
 		runAlone(t, objs.Program)
 		must(t, objs.Sent.Get(&got))
 
-		var info bpf.TxInfo
+		var info abi.TxInfo
 		info.Policy.MarkMask, info.Policy.PriorityMax, info.Policy.Launch = mask, most, launch
-		var words [bpf.RecordWords]uint64
-		rec := (*bpf.Record)(unsafe.Pointer(&words))
-		rec.Valid, rec.Mark, rec.Priority = valid, mark, priority
-		refused := info.Refuses(&words, protocol == unix.IPPROTO_UDP)
+		rec := abi.Record{Valid: valid, Mark: mark, Priority: priority}
+		refused := info.Refuses(&rec, protocol == unix.IPPROTO_UDP)
 		want := in
 		want.Rec.Valid = valid & asked &^ refused
-		if version == bpf.RecordVersion && int(areaLen) <= bpf.AreaMax && areaLen%4 == 0 && format <= bpf.FormatRaw {
+		if version == abi.RecordVersion && int(areaLen) <= abi.AreaMax && areaLen%4 == 0 && format <= abi.FormatRaw {
 			want.Sound = 1
 		}
 		if got != want {
@@ -73,9 +70,9 @@ func FuzzSent(f *testing.F) {
 			bit  uint16
 			more uint64
 		}{
-			{bpf.ValidMark, after.MarkRefused - before.MarkRefused},
-			{bpf.ValidPriority, after.PriorityRefused - before.PriorityRefused},
-			{bpf.ValidLaunch, after.LaunchRefused - before.LaunchRefused},
+			{abi.ValidMark, after.MarkRefused - before.MarkRefused},
+			{abi.ValidPriority, after.PriorityRefused - before.PriorityRefused},
+			{abi.ValidLaunch, after.LaunchRefused - before.LaunchRefused},
 		} {
 			if (c.more == 1) != (refused&c.bit != 0) || c.more > 1 {
 				t.Errorf("refusals of %#x counted %d times, refused are %#x", c.bit, c.more, refused)

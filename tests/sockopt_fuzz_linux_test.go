@@ -12,6 +12,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 )
 
@@ -20,7 +21,7 @@ const (
 	enableLen  = 8 // without flags
 	slotsLen   = 16
 	recordHdr  = 64
-	recordMax  = int(unsafe.Sizeof(bpf.Record{}))
+	recordMax  = int(unsafe.Sizeof(abi.Record{}))
 	maxTxSlots = 4096
 	unknown    = unix.Errno(0xffff) // what the kernel says to options that nobody has
 )
@@ -59,9 +60,9 @@ func FuzzSockopt(f *testing.F) {
 		must(f, unix.Bind(fd, &unix.SockaddrInet6{Addr: [16]byte{15: 1}}))
 	}
 
-	enable := binary.NativeEndian.AppendUint64(nil, uint64(bpf.ABI))
+	enable := binary.NativeEndian.AppendUint64(nil, uint64(abi.ABI))
 	enableWith := func(flags uint32) []byte { return binary.NativeEndian.AppendUint32(slices.Clip(enable), flags) }
-	slots := binary.NativeEndian.AppendUint64(binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, bpf.ABI), 16), 1<<40)
+	slots := binary.NativeEndian.AppendUint64(binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, abi.ABI), 16), 1<<40)
 	var md cmsg.Metadata
 	must(f, md.SetUint64(cmsg.KeyUser, 7))
 	md.SetMark(0x1200)
@@ -73,14 +74,14 @@ func FuzzSockopt(f *testing.F) {
 		return b
 	}
 	for kind := range uint8(4) {
-		for _, b := range [][]byte{nil, enable, enable[:7], append(slices.Clip(enable), 1), make([]byte, 8), enableWith(0), enableWith(bpf.EnableCmsg), enableWith(enableAsk), enableWith(4), append(enableWith(0), make([]byte, 12)...), append(enableWith(0), make([]byte, 13)...), append(enableWith(0), 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0)} {
-			f.Add(kind, true, int32(bpf.OptEnable), b, uint16(0))
+		for _, b := range [][]byte{nil, enable, enable[:7], append(slices.Clip(enable), 1), make([]byte, 8), enableWith(0), enableWith(abi.EnableCmsg), enableWith(enableAsk), enableWith(4), append(enableWith(0), make([]byte, 12)...), append(enableWith(0), make([]byte, 13)...), append(enableWith(0), 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0)} {
+			f.Add(kind, true, int32(abi.OptEnable), b, uint16(0))
 		}
 		for _, b := range [][]byte{nil, record, record[:recordHdr], record[:len(record)-1], padded, append(slices.Clip(padded), 0), wrong(0, 2), wrong(1, 60), wrong(2, 13), wrong(3, 3), make([]byte, 4096)} {
-			f.Add(kind, true, int32(bpf.OptTxRecord), b, uint16(0))
+			f.Add(kind, true, int32(abi.OptTxRecord), b, uint16(0))
 		}
 		for _, b := range [][]byte{nil, slots, slots[:15], make([]byte, 16), append(slices.Clip(slots), slots...)} {
-			f.Add(kind, true, int32(bpf.OptTxSlots), b, uint16(0))
+			f.Add(kind, true, int32(abi.OptTxSlots), b, uint16(0))
 		}
 		for opt := range int32(10) {
 			f.Add(kind, false, opt, []byte(nil), uint16(4096))
@@ -89,8 +90,8 @@ func FuzzSockopt(f *testing.F) {
 				f.Add(kind, false, opt, []byte(nil), uint16(0))
 			}
 		}
-		f.Add(kind, false, int32(bpf.OptSlot), []byte(nil), uint16(336))
-		f.Add(kind, false, int32(bpf.OptSlot+1<<24-1), []byte(nil), uint16(335))
+		f.Add(kind, false, int32(abi.OptSlot), []byte(nil), uint16(336))
+		f.Add(kind, false, int32(abi.OptSlot+1<<24-1), []byte(nil), uint16(335))
 		f.Add(kind, false, int32(-1), []byte(nil), uint16(400))
 		f.Add(kind, true, int32(-1<<31), []byte(nil), uint16(0))
 	}
@@ -100,24 +101,24 @@ func FuzzSockopt(f *testing.F) {
 		kind %= uint8(len(fds))
 		fd := fds[kind]
 		udp, optedIn := kind < perKind, kind%perKind == 1
-		if !optedIn && set && opt == int32(bpf.OptEnable) && setModel(udp, false, opt, value) == 0 {
+		if !optedIn && set && opt == int32(abi.OptEnable) && setModel(udp, false, opt, value) == 0 {
 			return
 		}
 		var got, want unix.Errno
 		if set {
 			value = append(make([]byte, 0, 4097), value[:min(len(value), 4096)]...)
-			got, want = rawSetsockopt(uintptr(fd), bpf.SOL_BPF, int(opt), value), setModel(udp, optedIn, opt, value)
+			got, want = rawSetsockopt(uintptr(fd), abi.SOL_BPF, int(opt), value), setModel(udp, optedIn, opt, value)
 		} else {
 			var answer []byte
 			size := int(size % 4097)
-			answer, got = rawGetsockopt(t, uintptr(fd), bpf.SOL_BPF, int(opt), size, buf)
+			answer, got = rawGetsockopt(t, uintptr(fd), abi.SOL_BPF, int(opt), size, buf)
 			var n int
 			n, want = getModel(optedIn, opt, size)
-			if udp && want == unix.ENODATA && got == 0 && opt >= int32(bpf.OptSlot) {
+			if udp && want == unix.ENODATA && got == 0 && opt >= int32(abi.OptSlot) {
 				// One that a datagram to itself came in.
-				n, want = int(unsafe.Sizeof(bpf.Answer{})), 0
+				n, want = int(unsafe.Sizeof(abi.Answer{})), 0
 				seq := binary.NativeEndian.Uint64(answer)
-				if seq&bpf.HandleBit == 0 || seq&(1<<24-1) != uint64(opt&(1<<24-1)) || answer[16] != bpf.RecordVersion {
+				if seq&abi.HandleBit == 0 || seq&(1<<24-1) != uint64(opt&(1<<24-1)) || answer[16] != abi.RecordVersion {
 					t.Errorf("slot %#x has % x", opt, answer)
 				}
 			}
@@ -163,13 +164,13 @@ const enableAsk = 2
 
 // setModel is what the option says to a value.
 func setModel(udp, optedIn bool, opt int32, b []byte) unix.Errno {
-	abi := func() bool { return binary.NativeEndian.Uint32(b) == bpf.ABI }
+	isOurs := func() bool { return binary.NativeEndian.Uint32(b) == abi.ABI }
 	switch {
-	case opt == int32(bpf.OptEnable):
+	case opt == int32(abi.OptEnable):
 		if len(b) < enableLen {
 			return unix.EINVAL
 		}
-		if !abi() {
+		if !isOurs() {
 			return unknown
 		}
 		if len(b) >= enableLen+16 && binary.NativeEndian.Uint64(b[enableLen+8:]) != 0 {
@@ -181,30 +182,30 @@ func setModel(udp, optedIn bool, opt int32, b []byte) unix.Errno {
 			if flags == enableAsk {
 				return 0
 			}
-			if flags&^bpf.EnableCmsg != 0 || flags != 0 && !(udp && native()) {
+			if flags&^abi.EnableCmsg != 0 || flags != 0 && !(udp && native()) {
 				return unix.EOPNOTSUPP
 			}
 		}
 		return 0
-	case optedIn && !udp && opt == int32(bpf.OptTxRecord):
+	case optedIn && !udp && opt == int32(abi.OptTxRecord):
 		switch {
 		case len(b) > recordMax:
 			return unix.EMSGSIZE
 		case len(b) == 0:
 			return 0
-		case len(b) < recordHdr || b[0] != bpf.RecordVersion || b[1] != recordHdr || b[3] > bpf.FormatRaw,
-			int(b[2]) > bpf.AreaMax || b[2]%4 != 0 || len(b) < recordHdr+int(b[2]):
+		case len(b) < recordHdr || b[0] != abi.RecordVersion || b[1] != recordHdr || b[3] > abi.FormatRaw,
+			int(b[2]) > abi.AreaMax || b[2]%4 != 0 || len(b) < recordHdr+int(b[2]):
 			return unix.EINVAL
 		}
 		return 0
-	case optedIn && udp && opt == int32(bpf.OptTxSlots):
+	case optedIn && udp && opt == int32(abi.OptTxSlots):
 		if len(b) < slotsLen {
 			return unix.EINVAL
 		}
 		if n := binary.NativeEndian.Uint32(b[4:]); n == 0 || n > maxTxSlots {
 			return unix.EINVAL
 		}
-		if !abi() {
+		if !isOurs() {
 			return unknown
 		}
 		return 0
@@ -222,17 +223,17 @@ func getModel(optedIn bool, opt int32, size int) (int, unix.Errno) {
 	}
 	switch {
 	case !optedIn:
-	case opt == int32(bpf.OptInfo):
+	case opt == int32(abi.OptInfo):
 		return fits(unsafe.Sizeof(bpf.Info{}))
-	case opt == int32(bpf.OptTxInfo):
-		return fits(unsafe.Sizeof(bpf.TxInfo{}))
-	case opt >= int32(bpf.OptSlot) && opt < int32(bpf.OptSlot)+1<<24:
-		if n, err := fits(unsafe.Sizeof(bpf.Answer{})); err != 0 {
+	case opt == int32(abi.OptTxInfo):
+		return fits(unsafe.Sizeof(abi.TxInfo{}))
+	case opt >= int32(abi.OptSlot) && opt < int32(abi.OptSlot)+1<<24:
+		if n, err := fits(unsafe.Sizeof(abi.Answer{})); err != 0 {
 			return n, err
 		}
 		// Unless the slot is this socket's.
 		return 0, unix.ENODATA
-	case opt >= int32(bpf.OptTCPRead) && opt <= int32(bpf.OptTCPLatest):
+	case opt >= int32(abi.OptTCPRead) && opt <= int32(abi.OptTCPLatest):
 		return 0, unix.ENODATA
 	}
 	return 0, unknown

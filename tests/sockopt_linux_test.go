@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
@@ -121,7 +122,7 @@ func newSockoptLab(t *testing.T) *sockoptLab {
 		}
 		return true
 	}))
-	if lab.handle&bpf.HandleBit == 0 {
+	if lab.handle&abi.HandleBit == 0 {
 		t.Fatalf("handle is %#x", lab.handle)
 	}
 
@@ -138,9 +139,9 @@ func newSockoptLab(t *testing.T) *sockoptLab {
 // TestGetsockoptSizes asks for every option with buffers of every size.
 func TestGetsockoptSizes(t *testing.T) {
 	lab := newSockoptLab(t)
-	slot := bpf.OptSlot + int(lab.handle&(1<<24-1))
-	recordSize := int(unsafe.Sizeof(bpf.Record{}))
-	answerSize := int(unsafe.Sizeof(bpf.Answer{}))
+	slot := abi.OptSlot + int(lab.handle&(1<<24-1))
+	recordSize := int(unsafe.Sizeof(abi.Record{}))
+	answerSize := int(unsafe.Sizeof(abi.Answer{}))
 	infoSize := int(unsafe.Sizeof(bpf.Info{}))
 	const none = -1
 	for _, tt := range []struct {
@@ -150,22 +151,22 @@ func TestGetsockoptSizes(t *testing.T) {
 		size int // of the answer; none: the option has none
 		want []unix.Errno
 	}{
-		{"udp info", lab.udp, bpf.OptInfo, infoSize, nil},
+		{"udp info", lab.udp, abi.OptInfo, infoSize, nil},
 		{"udp slot", lab.udp, slot, answerSize, nil},
 		{"udp other slot", lab.udp, slot ^ 1, none, []unix.Errno{unix.ENODATA, unix.EMSGSIZE}},
-		{"udp slot out of range", lab.udp, bpf.OptSlot | 0xFFFFFF, none, []unix.Errno{unix.ENODATA, unix.EMSGSIZE}},
-		{"udp tcp record", lab.udp, bpf.OptTCPRead, none, []unix.Errno{unix.ENODATA}},
+		{"udp slot out of range", lab.udp, abi.OptSlot | 0xFFFFFF, none, []unix.Errno{unix.ENODATA, unix.EMSGSIZE}},
+		{"udp tcp record", lab.udp, abi.OptTCPRead, none, []unix.Errno{unix.ENODATA}},
 		{"udp no option", lab.udp, 99, none, unanswered},
 		{"udp negative", lab.udp, -1, none, unanswered},
-		{"udp beyond slots", lab.udp, 2 * bpf.OptSlot, none, unanswered},
-		{"udp enable", lab.udp, bpf.OptEnable, none, unanswered},
-		{"tcp info", lab.tcp, bpf.OptInfo, infoSize, nil},
-		{"tcp read", lab.tcp, bpf.OptTCPRead, recordSize, nil},
-		{"tcp opening", lab.tcp, bpf.OptTCPOpening, recordSize, nil},
-		{"tcp latest", lab.tcp, bpf.OptTCPLatest, recordSize, nil},
+		{"udp beyond slots", lab.udp, 2 * abi.OptSlot, none, unanswered},
+		{"udp enable", lab.udp, abi.OptEnable, none, unanswered},
+		{"tcp info", lab.tcp, abi.OptInfo, infoSize, nil},
+		{"tcp read", lab.tcp, abi.OptTCPRead, recordSize, nil},
+		{"tcp opening", lab.tcp, abi.OptTCPOpening, recordSize, nil},
+		{"tcp latest", lab.tcp, abi.OptTCPLatest, recordSize, nil},
 		{"tcp slot of udp", lab.tcp, slot, none, []unix.Errno{unix.ENODATA, unix.EMSGSIZE}},
-		{"listener read", lab.listen, bpf.OptTCPRead, none, []unix.Errno{unix.ENODATA}},
-		{"not opted in, info", lab.plain, bpf.OptInfo, none, unanswered},
+		{"listener read", lab.listen, abi.OptTCPRead, none, []unix.Errno{unix.ENODATA}},
+		{"not opted in, info", lab.plain, abi.OptInfo, none, unanswered},
 		{"not opted in, slot", lab.plain, slot, none, unanswered},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -173,7 +174,7 @@ func TestGetsockoptSizes(t *testing.T) {
 			var full []byte
 			control(t, tt.conn, func(fd uintptr) {
 				for size := range optlens {
-					got, errno := rawGetsockopt(t, fd, bpf.SOL_BPF, tt.opt, size, buf)
+					got, errno := rawGetsockopt(t, fd, abi.SOL_BPF, tt.opt, size, buf)
 					switch {
 					case tt.size == none:
 						if !slices.Contains(tt.want, errno) {
@@ -210,7 +211,7 @@ func TestSetsockoptSizes(t *testing.T) {
 	for _, c := range []syscall.Conn{lab.udp, lab.tcp, lab.listen, lab.plain} {
 		control(t, c, func(fd uintptr) {
 			for size := range optlens {
-				errno := rawSetsockopt(fd, bpf.SOL_BPF, bpf.OptEnable, value[:size])
+				errno := rawSetsockopt(fd, abi.SOL_BPF, abi.OptEnable, value[:size])
 				want := unix.EINVAL
 				if size >= 8 {
 					// Long enough, and of an ABI that nobody answers for.
@@ -219,8 +220,8 @@ func TestSetsockoptSizes(t *testing.T) {
 				if errno != want && !(want == unix.ENOPROTOOPT && slices.Contains(unanswered, errno)) {
 					t.Fatalf("%T, %d bytes: errno %v, want %v", c, size, errno, want)
 				}
-				for _, opt := range []int{0, bpf.OptInfo, bpf.OptTCPLatest, bpf.OptSlot, -1} {
-					if errno := rawSetsockopt(fd, bpf.SOL_BPF, opt, value[:size]); !slices.Contains(unanswered, errno) {
+				for _, opt := range []int{0, abi.OptInfo, abi.OptTCPLatest, abi.OptSlot, -1} {
+					if errno := rawSetsockopt(fd, abi.SOL_BPF, opt, value[:size]); !slices.Contains(unanswered, errno) {
 						t.Fatalf("%T, option %d, %d bytes: errno %v", c, opt, size, errno)
 					}
 				}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
@@ -28,7 +29,7 @@ func TestTracingSupport(t *testing.T) {
 	testutil.Leaks(t)
 	cg := testutil.EnterCgroup(t)
 	a, err := bpf.Attach(bpf.Options{Tracing: true})
-	if err == nil && a.Info().Features&bpf.NativeFeature != 0 {
+	if err == nil && a.Info().Features&abi.FeatureNative != 0 {
 		defer a.Close()
 		t.Skip("the native tier reads them")
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testprog"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
@@ -57,25 +58,25 @@ func (w *fuzzWire) look(t *testing.T, key uint8) {
 }
 
 // expect checks the one packet that left. rec is nil where it had no record.
-func (w *fuzzWire) expect(t *testing.T, rec *bpf.Record, datagram bool) {
+func (w *fuzzWire) expect(t *testing.T, rec *abi.Record, datagram bool) {
 	t.Helper()
 	var got testprog.FuzzFuzzWire
 	must(t, w.state.Get(&got))
 	want := testprog.FuzzFuzzWire{Packets: 1, Key: got.Key, Err: -int32(unix.ENOENT)}
 	if rec != nil {
-		var info bpf.TxInfo
+		var info abi.TxInfo
 		info.Policy.MarkMask, info.Policy.PriorityMax, info.Policy.Launch = fuzzPolicy.MarkMask, fuzzPolicy.MaxPriority, 1
-		valid := rec.Valid &^ info.Refuses((*[bpf.RecordWords]uint64)(unsafe.Pointer(rec)), datagram)
-		if valid&bpf.ValidMark != 0 {
+		valid := rec.Valid &^ info.Refuses(rec, datagram)
+		if valid&abi.ValidMark != 0 {
 			want.Mark = rec.Mark
 		}
-		if valid&bpf.ValidPriority != 0 {
+		if valid&abi.ValidPriority != 0 {
 			want.Priority = rec.Priority
 		}
-		if valid&bpf.ValidLaunch != 0 {
+		if valid&abi.ValidLaunch != 0 {
 			want.Tstamp = rec.Launch
 		}
-		if rec.Format == bpf.FormatTLV {
+		if rec.Format == abi.FormatTLV {
 			want.Err, want.Value = txGetModel(rec.Area[:rec.AreaLen], got.Key)
 		}
 	}
@@ -91,7 +92,7 @@ func (w *fuzzWire) expect(t *testing.T, rec *bpf.Record, datagram bool) {
 
 // txGetModel is sockmeta_tx_get() for values of 8 bytes.
 func txGetModel(area []byte, key uint8) (err int32, value [8]byte) {
-	for off := 0; off+4 <= len(area) && off <= bpf.AreaMax-4; {
+	for off := 0; off+4 <= len(area) && off <= abi.AreaMax-4; {
 		n := int(area[off+1])
 		if area[off] == key {
 			if n != len(value) || off+2+n > len(area) {
@@ -131,14 +132,14 @@ func FuzzTransmit(f *testing.F) {
 	must(f, bpf.EnableTxTime(fd))
 	must(f, unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: sink.LocalAddr().(*net.UDPAddr).Port}))
 
-	mem, err := unix.Mmap(-1, 0, fuzzSlots*int(unsafe.Sizeof(bpf.TxSlot{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	mem, err := unix.Mmap(-1, 0, fuzzSlots*int(unsafe.Sizeof(abi.TxSlot{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	must(f, err)
-	slots := unsafe.Slice((*bpf.TxSlot)(unsafe.Pointer(&mem[0])), fuzzSlots)
-	req := binary.NativeEndian.AppendUint32(nil, bpf.ABI)
+	slots := unsafe.Slice((*abi.TxSlot)(unsafe.Pointer(&mem[0])), fuzzSlots)
+	req := binary.NativeEndian.AppendUint32(nil, abi.ABI)
 	req = binary.NativeEndian.AppendUint32(req, fuzzSlots)
 	req = binary.NativeEndian.AppendUint64(req, uint64(uintptr(unsafe.Pointer(&mem[0]))))
-	register := func(tb testing.TB) bpf.TxInfo {
-		if errno := rawSetsockopt(uintptr(fd), bpf.SOL_BPF, bpf.OptTxSlots, req); errno != 0 {
+	register := func(tb testing.TB) abi.TxInfo {
+		if errno := rawSetsockopt(uintptr(fd), abi.SOL_BPF, abi.OptTxSlots, req); errno != 0 {
 			tb.Fatal(errno)
 		}
 		info, err := bpf.SocketTxInfo(fd)
@@ -147,7 +148,7 @@ func FuzzTransmit(f *testing.F) {
 	}
 	info := register(f)
 
-	const asked = bpf.ValidMark | bpf.ValidPriority | bpf.ValidLaunch
+	const asked = abi.ValidMark | abi.ValidPriority | abi.ValidLaunch
 	id := anchored(cmsg.FormatTLV, 16, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0)
 	long := anchored(cmsg.FormatTLV, append(bytes.Repeat([]byte{17, 2, 1, 1}, 50), id[:12]...)...)
 	type seed struct {
@@ -164,7 +165,7 @@ func FuzzTransmit(f *testing.F) {
 	for _, s := range []seed{
 		{version: 1, valid: asked, mark: 0x1200, priority: 7, launch: 1 << 40, area: id, key: 16},
 		{version: 1, valid: asked, mark: 0x1201, priority: 11, area: long, key: 16},
-		{version: 1, valid: bpf.ValidMark, mark: 0xff00, area: id, key: 17},
+		{version: 1, valid: abi.ValidMark, mark: 0xff00, area: id, key: 17},
 		{version: 1, area: long[180:], key: 16},
 		{version: 1, area: long[196:], key: 16},
 		{version: 1, area: id[:8], key: 16},
@@ -190,7 +191,7 @@ func FuzzTransmit(f *testing.F) {
 		info := register(t)
 		number ^= info.Proc << 22
 		index := number & 0xfff
-		var rec bpf.Record
+		var rec abi.Record
 		rec.Version, rec.Format, rec.Valid = version, format, valid
 		rec.Mark, rec.Priority, rec.Launch = mark, priority, launch
 		rec.AreaLen = uint8(copy(rec.Area[:255], area))
@@ -212,13 +213,13 @@ func FuzzTransmit(f *testing.F) {
 			want.Stale = 1
 		case socket != 0:
 			want.Foreign = 1
-		case version != bpf.RecordVersion || rec.AreaLen%4 != 0 || int(rec.AreaLen) > bpf.AreaMax || format > bpf.FormatRaw:
+		case version != abi.RecordVersion || rec.AreaLen%4 != 0 || int(rec.AreaLen) > abi.AreaMax || format > abi.FormatRaw:
 			want.Malformed = 1
 		default:
 			want.Sent, sent = 1, true
-			refused := info.Refuses((*[bpf.RecordWords]uint64)(unsafe.Pointer(&rec)), true)
+			refused := info.Refuses(&rec, true)
 			for bit, c := range map[uint16]*uint64{
-				bpf.ValidMark: &want.MarkRefused, bpf.ValidPriority: &want.PriorityRefused, bpf.ValidLaunch: &want.LaunchRefused,
+				abi.ValidMark: &want.MarkRefused, abi.ValidPriority: &want.PriorityRefused, abi.ValidLaunch: &want.LaunchRefused,
 			} {
 				if refused&bit != 0 {
 					*c = 1

@@ -65,7 +65,7 @@ func TestTruthAnchorUnproven(t *testing.T) {
 			if md.Flags() != tt.flags || !bytes.Equal(md.Raw(), tt.area) {
 				t.Errorf("flags %v, area % x, want %v, % x", md.Flags(), md.Raw(), tt.flags, tt.area)
 			}
-			rx, err := ebpf.NewMapFromID(ebpf.MapID(a.Info().RxMapId))
+			rx, err := ebpf.NewMapFromID(ebpf.MapID(a.Info().RxMapID))
 			must(t, err)
 			defer rx.Close()
 			for i := range rx.MaxEntries() {

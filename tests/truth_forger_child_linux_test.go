@@ -18,6 +18,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/forge"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
@@ -183,15 +184,15 @@ func newForgerSocket(o forgerOrders, to netip.AddrPort, clock uint32, opted bool
 		// Outside of the cgroup, or in a kernel without, it fails.
 		_ = bpf.EnableSocket(s.fd, 0)
 		for _, addr := range o.Memory {
-			slots := txSlotsRequest{Abi: bpf.ABI, Count: 4096, Addr: addr}
-			_ = rawSetsockopt(uintptr(s.fd), bpf.SOL_BPF, bpf.OptTxSlots, slots.bytes())
+			slots := txSlotsRequest{ABI: abi.ABI, Count: 4096, Addr: addr}
+			_ = rawSetsockopt(uintptr(s.fd), abi.SOL_BPF, abi.OptTxSlots, slots.bytes())
 		}
-		for _, opt := range []int{0, bpf.OptEnable, bpf.OptInfo, 3, 4, 5, bpf.OptTxRecord, bpf.OptTxSlots, bpf.OptTxInfo, 9, 10, bpf.OptSlot, bpf.OptSlot + 1, -1} {
-			_ = rawSetsockopt(uintptr(s.fd), bpf.SOL_BPF, opt, forgedRecord())
+		for _, opt := range []int{0, abi.OptEnable, abi.OptInfo, 3, 4, 5, abi.OptTxRecord, abi.OptTxSlots, abi.OptTxInfo, 9, 10, abi.OptSlot, abi.OptSlot + 1, -1} {
+			_ = rawSetsockopt(uintptr(s.fd), abi.SOL_BPF, opt, forgedRecord())
 			// The version of the interface, and made-up instances and flags behind it.
-			made := append(binary.NativeEndian.AppendUint32(nil, bpf.ABI), bytes.Repeat([]byte{0x0F}, 60)...)
+			made := append(binary.NativeEndian.AppendUint32(nil, abi.ABI), bytes.Repeat([]byte{0x0F}, 60)...)
 			for size := 4; size <= len(made); size += 4 {
-				_ = rawSetsockopt(uintptr(s.fd), bpf.SOL_BPF, opt, made[:size])
+				_ = rawSetsockopt(uintptr(s.fd), abi.SOL_BPF, opt, made[:size])
 			}
 		}
 	}
@@ -214,7 +215,7 @@ func newForgerSocket(o forgerOrders, to netip.AddrPort, clock uint32, opted bool
 }
 
 type txSlotsRequest struct {
-	Abi, Count uint32
+	ABI, Count uint32
 	Addr       uint64
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/forge"
 )
 
@@ -41,7 +42,7 @@ func FuzzTruthForger(f *testing.F) {
 		}
 	}
 	f.Add(uint8(0), uint8(8), uint16(0x0304), uint16(0), uint8(7), []byte(nil), []byte{47, 255, 48, 2}, uint64(0))
-	for _, when := range []uint64{1, 1 << 32, bpf.HandleBit, bpf.HandleBit | 1<<24, 3<<61 | 2, 1<<63 - 1, 1 << 63} {
+	for _, when := range []uint64{1, 1 << 32, abi.HandleBit, abi.HandleBit | 1<<24, 3<<61 | 2, 1<<63 - 1, 1 << 63} {
 		for clock := range uint8(3) {
 			f.Add(uint8(1), clock, uint16(0), uint16(0), uint8(0), []byte(nil), []byte(nil), when)
 			f.Add(uint8(1), 0x81+clock, uint16(0), uint16(0), uint8(0), forgedRecord(), []byte(nil), when)

@@ -254,7 +254,7 @@ func askKernel(c *sockmeta.UDPConn) (func() ([]byte, cmsg.Metadata, error), erro
 				return true
 			}
 			handle := binary.NativeEndian.Uint64(data)*1e9 + binary.NativeEndian.Uint64(data[8:])
-			_, err = bpf.SocketSlot(int(fd), handle, md.Words())
+			_, err = bpf.SocketSlot(int(fd), handle, md.Record())
 			return true
 		})
 		return b[:max(n, 0)], md, errors.Join(rerr, err)

@@ -38,7 +38,7 @@ func TestTruthForgerSecret(t *testing.T) {
 			last, err := lab.datagram(&forge.Carriers[i], forge.Usual, v.port, forge.Rows(36))
 			must(t, err)
 			_, err = v.until(last, func(_ []byte, md *cmsg.Metadata) {
-				w := md.Words()
+				w := md.Record()
 				b := unsafe.Slice((*byte)(unsafe.Pointer(w)), unsafe.Sizeof(*w))
 				if secret.isIn(b) || secret.isIn(md.Raw()) {
 					t.Errorf("%s, %s: the secret is in %x", v.name, forge.Carriers[i].Name, b)
@@ -48,7 +48,7 @@ func TestTruthForgerSecret(t *testing.T) {
 		}
 	}
 	// Behind a record's end, too, where a granted application sees it.
-	slots, err := ebpf.NewMapFromID(ebpf.MapID(a.Info().RxMapId))
+	slots, err := ebpf.NewMapFromID(ebpf.MapID(a.Info().RxMapID))
 	must(t, err)
 	defer slots.Close()
 	used := 0

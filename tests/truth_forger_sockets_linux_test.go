@@ -20,6 +20,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/forge"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
@@ -204,13 +205,13 @@ func (lab *forgedLab) times(t *testing.T) (times []uint64) {
 	times = []uint64{1, 2, 3, 1 << 22, 1<<32 - 1, 1 << 32, 1 << 61, 1 << 62, 3 << 61, 1<<63 - 1, 1 << 63, 1<<64 - 1,
 		monotonic(t), now, now - 3600e9, now + 10, 12345}
 	for i := range uint64(4) {
-		times = append(times, bpf.HandleBit|i, bpf.HandleBit|1<<24|i, 3<<61|i)
+		times = append(times, abi.HandleBit|i, abi.HandleBit|1<<24|i, 3<<61|i)
 	}
 	for _, handle := range lab.handles(t) {
-		times = append(times, handle, handle+1<<24, handle-1<<24, handle|1<<61, handle&^bpf.HandleBit)
+		times = append(times, handle, handle+1<<24, handle-1<<24, handle|1<<61, handle&^abi.HandleBit)
 	}
 	for _, n := range lab.localNumbers(t) {
-		times = append(times, n, 3<<61|n&(1<<32-1), n+1024, 3<<61|(n+1024)&(1<<32-1), bpf.HandleBit|n)
+		times = append(times, n, 3<<61|n&(1<<32-1), n+1024, 3<<61|(n+1024)&(1<<32-1), abi.HandleBit|n)
 	}
 	return times
 }

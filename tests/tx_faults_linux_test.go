@@ -15,6 +15,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
@@ -28,7 +29,7 @@ func sendNumber(t testing.TB, lab *txLab, c *sockmeta.UDPConn, b []byte, number 
 }
 
 // register makes the socket one that sends by number, and says by which.
-func register(t testing.TB, slots *bpf.TxSlots, c *sockmeta.UDPConn) (info bpf.TxInfo) {
+func register(t testing.TB, slots *bpf.TxSlots, c *sockmeta.UDPConn) (info abi.TxInfo) {
 	t.Helper()
 	must(t, onSocket(c, func(fd int) (err error) {
 		if info, err = slots.Register(fd); err == nil {
@@ -77,10 +78,10 @@ func TestForgedNumbers(t *testing.T) {
 
 	// Number by number, what makes it one of this socket's.
 	slot := take()
-	number := slots.Fill(slot, &otherInfo, md.Words())
+	number := slots.Fill(slot, &otherInfo, md.Record())
 	want.Foreign++
 	try("of another socket", number)
-	number = slots.Fill(slot, &info, md.Words())
+	number = slots.Fill(slot, &info, md.Record())
 	want.Foreign++
 	try("of another process", number^1<<22)
 	want.Stale++
@@ -89,29 +90,29 @@ func TestForgedNumbers(t *testing.T) {
 	try("used less often", number-1<<12)
 	want.Stale++
 	try("another slot", number^1<<11)
-	slots.Fill(slot, &info, md.Words())
+	slots.Fill(slot, &info, md.Record())
 	want.Stale++
 	try("filled again", number)
 	slots.Release(slot)
 
 	// And the right one, to show that the others failed for their reasons.
 	b, md := lab.datagram(t)
-	number = slots.Fill(slot, &info, md.Words())
+	number = slots.Fill(slot, &info, md.Record())
 	sendNumber(t, lab, c, b, number)
 	lab.arrives(t, b)
 	want.Sent++
 	lab.expect(t, 1, sent)
 
 	// What the slot holds is no record.
-	for name, spoil := range map[string]func(r *bpf.Record){
-		"version 0":         func(r *bpf.Record) { r.Version = 0 },
-		"newer version":     func(r *bpf.Record) { r.Version++ },
-		"area too long":     func(r *bpf.Record) { r.AreaLen = 253 },
-		"area not in words": func(r *bpf.Record) { r.AreaLen = 3 },
-		"unknown format":    func(r *bpf.Record) { r.Format = 9 },
+	for name, spoil := range map[string]func(r *abi.Record){
+		"version 0":         func(r *abi.Record) { r.Version = 0 },
+		"newer version":     func(r *abi.Record) { r.Version++ },
+		"area too long":     func(r *abi.Record) { r.AreaLen = 253 },
+		"area not in words": func(r *abi.Record) { r.AreaLen = 3 },
+		"unknown format":    func(r *abi.Record) { r.Format = 9 },
 	} {
-		rec := *md.Words()
-		spoil((*bpf.Record)(unsafe.Pointer(&rec)))
+		rec := *md.Record()
+		spoil(&rec)
 		want.Malformed++
 		try(name, slots.Fill(slot, &info, &rec))
 	}
@@ -163,12 +164,12 @@ func TestSlotsNowhere(t *testing.T) {
 	slots, err := bpf.ProcessTxSlots()
 	must(t, err)
 	for _, addr := range []uint64{0, 1, 1 << 47, 1<<64 - 1<<12, 1<<64 - 1} {
-		req := binary.NativeEndian.AppendUint32(nil, bpf.ABI)
+		req := binary.NativeEndian.AppendUint32(nil, abi.ABI)
 		req = binary.NativeEndian.AppendUint32(req, 1)
 		req = binary.NativeEndian.AppendUint64(req, addr)
-		var info bpf.TxInfo
+		var info abi.TxInfo
 		control(t, c, func(fd uintptr) {
-			if errno := rawSetsockopt(fd, bpf.SOL_BPF, bpf.OptTxSlots, req); errno != 0 {
+			if errno := rawSetsockopt(fd, abi.SOL_BPF, abi.OptTxSlots, req); errno != 0 {
 				t.Fatal(errno)
 			}
 			must(t, bpf.EnableTxTime(int(fd)))
@@ -204,13 +205,13 @@ func TestManyProcesses(t *testing.T) {
 	c := lab.udp(t, "udp4", nil)
 	seen := make(map[uint32]bool)
 	// To the kernel, other memory is another registration.
-	mem := make([]bpf.TxSlot, 1100)
+	mem := make([]abi.TxSlot, 1100)
 	for i := range mem {
-		req := binary.NativeEndian.AppendUint32(nil, bpf.ABI)
+		req := binary.NativeEndian.AppendUint32(nil, abi.ABI)
 		req = binary.NativeEndian.AppendUint32(req, 1)
 		req = binary.NativeEndian.AppendUint64(req, uint64(uintptr(unsafe.Pointer(&mem[i]))))
 		control(t, c, func(fd uintptr) {
-			if errno := rawSetsockopt(fd, bpf.SOL_BPF, bpf.OptTxSlots, req); errno != 0 {
+			if errno := rawSetsockopt(fd, abi.SOL_BPF, abi.OptTxSlots, req); errno != 0 {
 				t.Fatal(errno)
 			}
 			info, err := bpf.SocketTxInfo(int(fd))
@@ -238,17 +239,17 @@ func TestTransmitOptionSizes(t *testing.T) {
 	control(t, lab.tcp, func(fd uintptr) {
 		for size := 1; size <= maxOptlen; size++ {
 			want := unix.EINVAL
-			if size > int(unsafe.Sizeof(bpf.Record{})) {
+			if size > int(unsafe.Sizeof(abi.Record{})) {
 				want = unix.EMSGSIZE
 			}
-			if errno := rawSetsockopt(fd, bpf.SOL_BPF, bpf.OptTxRecord, garbage[:size]); errno != want {
+			if errno := rawSetsockopt(fd, abi.SOL_BPF, abi.OptTxRecord, garbage[:size]); errno != want {
 				t.Fatalf("TCP record, %d bytes: errno %v, want %v", size, errno, want)
 			}
 		}
 	})
 	control(t, lab.udp, func(fd uintptr) {
 		for size := 0; size <= maxOptlen; size++ {
-			errno := rawSetsockopt(fd, bpf.SOL_BPF, bpf.OptTxSlots, garbage[:size])
+			errno := rawSetsockopt(fd, abi.SOL_BPF, abi.OptTxSlots, garbage[:size])
 			// Of an ABI that nobody answers for, or of no size or count.
 			if errno != unix.EINVAL && !slices.Contains(unanswered, errno) {
 				t.Fatalf("UDP slots, %d bytes: errno %v", size, errno)
@@ -258,18 +259,18 @@ func TestTransmitOptionSizes(t *testing.T) {
 	// Each option is for one protocol, and none for sockets that did not opt in.
 	value := make([]byte, 16)
 	control(t, lab.udp, func(fd uintptr) {
-		if errno := rawSetsockopt(fd, bpf.SOL_BPF, bpf.OptTxRecord, value); !slices.Contains(unanswered, errno) {
+		if errno := rawSetsockopt(fd, abi.SOL_BPF, abi.OptTxRecord, value); !slices.Contains(unanswered, errno) {
 			t.Errorf("record of a UDP socket: %v", errno)
 		}
 	})
 	control(t, lab.tcp, func(fd uintptr) {
-		if errno := rawSetsockopt(fd, bpf.SOL_BPF, bpf.OptTxSlots, value); !slices.Contains(unanswered, errno) {
+		if errno := rawSetsockopt(fd, abi.SOL_BPF, abi.OptTxSlots, value); !slices.Contains(unanswered, errno) {
 			t.Errorf("slots of a TCP socket: %v", errno)
 		}
 	})
 	control(t, lab.plain, func(fd uintptr) {
-		for _, opt := range []int{bpf.OptTxRecord, bpf.OptTxSlots} {
-			if errno := rawSetsockopt(fd, bpf.SOL_BPF, opt, value); !slices.Contains(unanswered, errno) {
+		for _, opt := range []int{abi.OptTxRecord, abi.OptTxSlots} {
+			if errno := rawSetsockopt(fd, abi.SOL_BPF, opt, value); !slices.Contains(unanswered, errno) {
 				t.Errorf("option %d of a plain socket: %v", opt, errno)
 			}
 		}
@@ -279,7 +280,7 @@ func TestTransmitOptionSizes(t *testing.T) {
 	}
 }
 
-func socketTxInfo(c *sockmeta.UDPConn) (info bpf.TxInfo, err error) {
+func socketTxInfo(c *sockmeta.UDPConn) (info abi.TxInfo, err error) {
 	err = onSocket(c, func(fd int) (err error) {
 		info, err = bpf.SocketTxInfo(fd)
 		return err
@@ -303,18 +304,18 @@ func TestRecordSizes(t *testing.T) {
 				if size < len(record) {
 					want = unix.EINVAL
 				}
-				if errno := rawSetsockopt(fd, bpf.SOL_BPF, bpf.OptTxRecord, record[:size]); errno != want {
+				if errno := rawSetsockopt(fd, abi.SOL_BPF, abi.OptTxRecord, record[:size]); errno != want {
 					t.Fatalf("%d of %d bytes: errno %v, want %v", size, len(record), errno, want)
 				}
 			}
 			// Bytes behind it do not matter.
 			longer := append(bytes.Clone(record), make([]byte, 320-len(record))...)
-			if errno := rawSetsockopt(fd, bpf.SOL_BPF, bpf.OptTxRecord, longer); errno != 0 {
+			if errno := rawSetsockopt(fd, abi.SOL_BPF, abi.OptTxRecord, longer); errno != 0 {
 				t.Fatalf("%d bytes with some behind: %v", len(record), errno)
 			}
 		}
 		for range 2 {
-			if errno := rawSetsockopt(fd, bpf.SOL_BPF, bpf.OptTxRecord, nil); errno != 0 {
+			if errno := rawSetsockopt(fd, abi.SOL_BPF, abi.OptTxRecord, nil); errno != 0 {
 				t.Fatalf("no bytes: %v", errno)
 			}
 		}

@@ -296,7 +296,7 @@ func TestTCPSendApplies(t *testing.T) {
 
 	// Metadata that is no TLVs leaves what there was.
 	bad := *md
-	bad.Words()[0] |= 0xfc << 16
+	bad.Record().AreaLen |= 0xfc
 	if err := c.SetMetadata(&bad); !sockmeta.IsMetadataError(err) {
 		t.Errorf("malformed: %v", err)
 	}

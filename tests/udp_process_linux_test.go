@@ -24,6 +24,7 @@ import (
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
@@ -319,7 +320,7 @@ func TestUDPForeignSlots(t *testing.T) {
 	})
 	var md sockmeta.Metadata
 	withFD(t, mine, func(fd int) error {
-		_, err := bpf.SocketSlot(fd, handle, md.Words())
+		_, err := bpf.SocketSlot(fd, handle, md.Record())
 		return err
 	})
 	must(t, wantLoopback(&md))
@@ -364,14 +365,14 @@ func udpForeign() error {
 		return errors.New("the receive map can be mapped")
 	}
 	var md sockmeta.Metadata
-	if _, err := bpf.SocketSlot(fd, foreign, md.Words()); !errors.Is(err, bpf.ErrOverrun) || md != (sockmeta.Metadata{}) {
+	if _, err := bpf.SocketSlot(fd, foreign, md.Record()); !errors.Is(err, bpf.ErrOverrun) || md != (sockmeta.Metadata{}) {
 		return fmt.Errorf("another socket's slot: %v, %w", md, err)
 	}
 	found := 0
 	for i := range int(info.Slots) + 4 {
-		b := make([]byte, unsafe.Sizeof(bpf.Answer{}))
+		b := make([]byte, unsafe.Sizeof(abi.Answer{}))
 		size := uint32(len(b))
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), bpf.SOL_BPF, uintptr(bpf.OptSlot+i),
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), abi.SOL_BPF, uintptr(abi.OptSlot+i),
 			uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&size)), 0)
 		switch errno {
 		case 0:
@@ -391,7 +392,7 @@ func udpForeign() error {
 	if err != nil {
 		return err
 	}
-	if _, err := bpf.SocketSlot(fd, handle, md.Words()); err != nil {
+	if _, err := bpf.SocketSlot(fd, handle, md.Record()); err != nil {
 		return fmt.Errorf("own slot: %w", err)
 	}
 	return nil

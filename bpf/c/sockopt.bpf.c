@@ -27,22 +27,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Linux 6.12 */
 #define OPT_RX_FILTER (1 << 17)
 
-/* bpf2go finds a type only where a variable or a map has it. */
-const struct sockmeta_enable *enable_type __attribute__((unused));
-const struct sockmeta_answer *answer_type __attribute__((unused));
-const enum sockmeta_format *format_type __attribute__((unused));
-const enum sockmeta_valid *valid_type __attribute__((unused));
-const enum sockmeta_flag *flag_type __attribute__((unused));
-const struct sockmeta_tx_slot *tx_slot_type __attribute__((unused));
-const struct sockmeta_tx_slots *tx_slots_type __attribute__((unused));
-const struct sockmeta_tx_info *tx_info_type __attribute__((unused));
-const enum sockmeta_feature *feature_type __attribute__((unused));
-const enum sockmeta_enable_flag *enable_flag_type __attribute__((unused));
-const enum sockmeta_opt *opt_type __attribute__((unused));
-const enum sockmeta_const *const_type __attribute__((unused));
-const enum sockmeta_key *key_type __attribute__((unused));
-const enum sockmeta_anchor *anchor_type __attribute__((unused));
-
 static __always_inline int refuse(int err)
 {
 	bpf_set_retval(err);

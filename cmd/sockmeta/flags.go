@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
@@ -148,7 +149,7 @@ func parseKey(v string) (uint8, error) {
 	switch {
 	case err != nil:
 		return 0, errors.New("want a number from 1 to 254 or a name, as trace_id")
-	case uint8(n) == bpf.KeyPad || uint8(n) == bpf.KeyAnchor || uint8(n) == bpf.KeySender:
+	case uint8(n) == abi.KeyPad || uint8(n) == abi.KeyAnchor || uint8(n) == abi.KeySender:
 		return 0, fmt.Errorf("key %d has no value of an application's", n)
 	}
 	return uint8(n), nil

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // FuzzFlags gives attach any arguments, one a line: what it takes means the same
@@ -46,7 +46,7 @@ func FuzzFlags(f *testing.F) {
 			plain = append(plain, fmt.Sprintf("-service=%d=%d", port, id))
 		}
 		for _, k := range o.Policy.LocalKeys {
-			if k == bpf.KeyPad || k == bpf.KeyAnchor || k == bpf.KeySender {
+			if k == abi.KeyPad || k == abi.KeyAnchor || k == abi.KeySender {
 				t.Errorf("%q: key %d", text, k)
 			}
 			plain = append(plain, fmt.Sprintf("-local-key=%d", k))

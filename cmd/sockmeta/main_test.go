@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
@@ -55,7 +56,7 @@ func TestFlags(t *testing.T) {
 			Cgroup: "/c", SlotsPerCPU: 16, MaxSockets: 9, MaxSocketsPerUser: 3, Tracing: true,
 			Policy: bpf.Policy{
 				MarkMask: 0xff00, MaxPriority: 10, RefuseLaunchTimes: true,
-				LocalKeys: []uint8{bpf.KeyTraceID, 16},
+				LocalKeys: []uint8{abi.KeyTraceID, 16},
 			},
 		},
 		producer: "eth0", services: services{443: 7, 80: 16},

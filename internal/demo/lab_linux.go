@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/netlab"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
@@ -34,7 +35,7 @@ const (
 var services = map[uint16]uint32{7001: 1001, 7002: 1002}
 
 // policy lets what client and server give each other cross the link.
-var policy = bpf.Policy{LocalKeys: []uint8{bpf.KeyPacketID, bpf.KeyKtime, bpf.KeyServiceID, bpf.KeyTraceID}}
+var policy = bpf.Policy{LocalKeys: []uint8{abi.KeyPacketID, abi.KeyKtime, abi.KeyServiceID, abi.KeyTraceID}}
 
 // A Lab is a client and a server host and what went on between them. Its methods
 // may be called concurrently.

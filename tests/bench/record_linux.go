@@ -6,12 +6,14 @@ import (
 	"encoding/binary"
 	"net"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
@@ -31,7 +33,7 @@ func record(m *meter) ([]Row, error) {
 	slots := l.attachment.Slots()
 	mapped.batch = func() error {
 		return mapped.all(func(handle uint64) error {
-			_, err := slots.Read(handle, mapped.owner, &mapped.words)
+			_, err := slots.Read(handle, mapped.owner, &mapped.rec)
 			return err
 		})
 	}
@@ -45,7 +47,7 @@ func record(m *meter) ([]Row, error) {
 	asked.batch = func() error {
 		return control(asked.conn, func(fd int) error {
 			return asked.all(func(handle uint64) error {
-				_, err := bpf.SocketSlot(fd, handle, &asked.words)
+				_, err := bpf.SocketSlot(fd, handle, &asked.rec)
 				return err
 			})
 		})
@@ -73,7 +75,7 @@ type records struct {
 	conn    *sockmeta.UDPConn
 	handles []uint64
 	owner   uint64
-	words   [bpf.RecordWords]uint64
+	rec     abi.Record
 }
 
 // all calls f for the handles of a batch.
@@ -143,20 +145,20 @@ const flows = 65536
 func (l *lab) lookups() (contender, error) {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
 		Name: "flows", Type: ebpf.Hash, KeySize: uint32(binary.Size(flow{})),
-		ValueSize: uint32(bpf.RecordWords) * 8, MaxEntries: flows,
+		ValueSize: uint32(unsafe.Sizeof(abi.Record{})), MaxEntries: flows,
 	})
 	if err != nil {
 		return contender{}, err
 	}
 	l.m.atEnd(m.Close)
-	var words [bpf.RecordWords]uint64
+	var rec abi.Record
 	key := func(i uint16) flow {
 		return flow{
 			Src: l.ClientAddr4.As4(), Dst: l.ServerAddr4.As4(), SrcPort: i, DstPort: servicePort, Proto: unix.IPPROTO_UDP,
 		}
 	}
 	for i := range flows / 2 {
-		if err := m.Put(key(uint16(i)), &words); err != nil {
+		if err := m.Put(key(uint16(i)), &rec); err != nil {
 			return contender{}, err
 		}
 	}
@@ -164,6 +166,6 @@ func (l *lab) lookups() (contender, error) {
 	return contender{name: "lookup", batch: each(func() error {
 		next = (next + 101) % (flows / 2)
 		k := key(next)
-		return m.Lookup(&k, &words)
+		return m.Lookup(&k, &rec)
 	})}, nil
 }

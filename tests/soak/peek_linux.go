@@ -29,7 +29,7 @@ func (r *receiver) peek(c *sockmeta.UDPConn, oob []byte, l *Ledger) {
 		}
 		handle := binary.NativeEndian.Uint64(data)*1e9 + binary.NativeEndian.Uint64(data[8:])
 		var md sockmeta.Metadata
-		_, err = bpf.SocketSlot(fd, handle, md.Words())
+		_, err = bpf.SocketSlot(fd, handle, md.Record())
 		if errors.Is(err, bpf.ErrNotSupported) {
 			// Detached meanwhile.
 			l.add("udp peeked, not supported", 1)
