@@ -225,6 +225,28 @@ func TestTruthTCP(t *testing.T) {
 			c.wants(1, a, ambiguous)
 			c.wants(1, b, 0)
 		}},
+		{"FINs in the middle", 0, func(c *truthConn) {
+			var tags []uint32
+			for i, payload := range []string{"a", "b", "c"} {
+				s := c.segment(10+2*i, payload)
+				s.flags |= finFlag
+				tags = append(tags, c.send(s))
+			}
+			hole := c.data(0, "0123456789")
+			c.arrived(10)
+			c.wants(10, hole, 0)
+			c.wants(1, tags[0], 0)
+			// TCP may hand them out, and count as if the FINs had no numbers.
+			for range tags[1:] {
+				if _, err := c.server.Read(make([]byte, 1)); err == io.EOF {
+					return
+				}
+				md, err := c.server.Metadata()
+				if tagOf(c.t, md, err); !md.Flags().Has(cmsg.FlagUnproven) {
+					c.t.Errorf("metadata of what came behind a FIN is %v", &md)
+				}
+			}
+		}},
 		{"a FIN and the end", 0, func(c *truthConn) {
 			tag := c.data(0, "0123456789")
 			s := c.segment(10, "")

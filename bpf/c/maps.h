@@ -103,6 +103,7 @@ struct sockmeta_tcp {
 	__u64 head;		/* of ring */
 	__u64 latest;		/* head of the newest segment; 0: in control */
 	sockmeta_range lost;	/* bytes whose segments are not all in the log */
+	sockmeta_range fins;	/* numbers of the FINs that TCP may have taken */
 	struct sockmeta_cell opening;
 	struct sockmeta_cell control;	/* of the newest without new bytes */
 	struct sockmeta_cell ring[SOCKMETA_TCP_RING];

@@ -61,7 +61,7 @@ static __always_inline int take_cell(struct sockmeta_cell *to, struct sockmeta_c
 struct completing {
 	__u64 skb;		/* address */
 	__u32 start, end;	/* of what it brings */
-	__u8 syn;
+	__u8 syn, fin;
 };
 
 static __always_inline int get_completing(struct bpf_sock_ops *ctx, struct completing *c)
@@ -74,6 +74,7 @@ static __always_inline int get_completing(struct bpf_sock_ops *ctx, struct compl
 		return 0;
 	c->start = bpf_ntohl(th->seq) + th->syn;
 	c->syn = th->syn;
+	c->fin = th->fin;
 	c->end = c->start + ctx->skb_len - th->doff * 4 + th->fin;
 	if (ksym_exists(bpf_cast_to_kern_ctx)) {
 		kern = bpf_cast_to_kern_ctx(ctx);
@@ -141,6 +142,8 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 		tcp->all_lost = 1;
 		return;
 	}
+	if (c.fin)
+		mark_fin(tcp, c.end);
 	fast_open = is_fast_open(sk);
 	flow_of(ctx, &flow);
 	hs = bpf_map_lookup_elem(&sockmeta_handshakes, &flow);

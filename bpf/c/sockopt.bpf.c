@@ -468,6 +468,8 @@ static __always_inline int get_read(struct bpf_sockopt *ctx, const struct sockme
 	flags = doubts(tcp, byte, &f);
 	if (!f.segments && flags)
 		return refuse(-ENODATA);
+	if (is_shifted(tcp, byte, &v))
+		flags |= SOCKMETA_F_UNPROVEN;
 	if (!f.segments || f.lost)
 		return refuse(-EOVERFLOW);
 	if (f.handle)

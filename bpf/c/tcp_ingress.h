@@ -202,6 +202,8 @@ static __noinline void connection_ingress(struct __sk_buff *ctx, struct bpf_sock
 		tcp->newer = 0;
 		return;
 	}
+	if (seg->fin)
+		mark_fin(tcp, seg->end);
 	start = after(rcv_nxt, seg->start) ? rcv_nxt : seg->start;
 	cell = next_cell(tcp, &n);
 	old = claim(&cell->seq);

@@ -62,6 +62,15 @@ static __always_inline void mark_lost(struct sockmeta_tcp *tcp, __u32 start, __u
 		tcp->all_lost = 1;
 }
 
+/* A FIN has the number in front of end. Of those that are a window and more behind it
+ * none is left.
+ */
+static __always_inline void mark_fin(struct sockmeta_tcp *tcp, __u32 end)
+{
+	if (!add_range(&tcp->fins, end - 1, end, end - (1U << 30)))
+		tcp->all_lost = 1;
+}
+
 /* Whether the application may ask for a byte in front of end: the last one that it
  * read is at read - 1, or at read - 2 when a FIN was read, too.
  */

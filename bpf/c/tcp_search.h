@@ -240,6 +240,18 @@ __noinline int search(struct sockmeta_tcp *tcp, struct sockmeta_spills *spills, 
 	return 0;
 }
 
+/* Whether the byte that TCP has read up to may be another than the log's of that number.
+ * TCP merges what waits behind a FIN with what that came with (tcp_try_coalesce), and
+ * counts the bytes behind it as if it had no number.
+ */
+static __always_inline int is_shifted(struct sockmeta_tcp *tcp, __u32 byte,
+				      const struct tcp_view *v)
+{
+	__u64 fins = read_seq(&tcp->fins);
+
+	return v->fin && fins && !after((__u32)fins, byte);
+}
+
 /* What the record that was found is worth. */
 static __always_inline __u16 doubts(const struct sockmeta_tcp *tcp, __u32 byte,
 				    const struct found *f)

@@ -467,6 +467,7 @@ type FuzzSockmetaTcp struct {
 	Head         uint64
 	Latest       uint64
 	Lost         uint64
+	Fins         uint64
 	Opening      struct {
 		_        structs.HostLayout
 		Seq      uint64
