@@ -7,16 +7,20 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
@@ -92,6 +96,15 @@ func (c *truthConn) wantsOneOf(n int, tags []uint32) {
 	md, err := c.server.Metadata()
 	if got := tagOf(c.t, md, err); !slices.Contains(tags, got) || md.Flags() != ambiguous {
 		c.t.Errorf("metadata is of segment %d, flags %v, want one of %d, flags %v", got, md.Flags(), tags, ambiguous)
+	}
+}
+
+// wantsOrUnproven compares the metadata of what was read, if it is to be relied on.
+func (c *truthConn) wantsOrUnproven(tag uint32) {
+	c.t.Helper()
+	md, err := c.server.Metadata()
+	if got := tagOf(c.t, md, err); got != tag && !md.Flags().Has(cmsg.FlagUnproven) {
+		c.t.Errorf("metadata is of segment %d, flags %v, want segment %d", got, md.Flags(), tag)
 	}
 }
 
@@ -246,6 +259,29 @@ func TestTruthTCP(t *testing.T) {
 					c.t.Errorf("metadata of what came behind a FIN is %v", &md)
 				}
 			}
+		}},
+		{"an urgent byte that is not read", 0, func(c *truthConn) {
+			tag := c.data(0, "0123456789")
+			c.urgent(10, "U")
+			s := c.segment(11, "")
+			s.flags |= finFlag
+			c.send(s)
+			c.arrived(10)
+			c.wants(10, tag, 0)
+			if n, err := c.server.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				c.t.Fatalf("read %d, %v", n, err)
+			}
+			c.wantsOrUnproven(tag)
+		}},
+		{"an urgent byte after the other", 0, func(c *truthConn) {
+			tag := c.data(0, "0123456789")
+			c.urgent(10, "U")
+			c.arrived(10)
+			c.wants(10, tag, 0)
+			c.urgent(11, "V")
+			c.wantsOrUnproven(tag)
+			tag = c.data(12, "more")
+			c.wants(4, tag, 0)
 		}},
 		{"a FIN and the end", 0, func(c *truthConn) {
 			tag := c.data(0, "0123456789")
@@ -517,5 +553,122 @@ func TestTruthTCPLate(t *testing.T) {
 	md, err := c.server.Metadata()
 	if err == nil && !md.Flags().Has(cmsg.FlagUnproven) {
 		t.Errorf("metadata of what may have come before is %v", &md)
+	}
+}
+
+// TestTruthTCPWindow has windows of sizes that few connections have.
+func TestTruthTCPWindow(t *testing.T) {
+	// dial opens a connection whose window may become larger than 64 KiB.
+	dial := func(t *testing.T, buffer int) *truthConn {
+		p := newTCPPeer(t)
+		var lc sockmeta.ListenConfig
+		lc.Control = func(_, _ string, rc syscall.RawConn) (err error) {
+			cerr := rc.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) })
+			return errors.Join(cerr, err)
+		}
+		lab := &truthLab{p, (&tcpLab{p.Pair, t}).listen(lc)}
+		h := lab.synFrom(handSegment{port: 40000, seq: handISN, flags: synFlag, scale: 14})
+		h.data(0, "")
+		return lab.accept(h)
+	}
+	t.Run("large buffer", func(t *testing.T) {
+		c := dial(t, 1<<29)
+		ahead := c.data(10, "ahead")
+		first := c.data(0, "0123456789")
+		c.arrived(15)
+		c.wants(10, first, 0)
+		c.wants(5, ahead, 0)
+	})
+	t.Run("clamped later", func(t *testing.T) {
+		const size, ahead = 1400, 1<<20/1400*1400 + 100*1400
+		c := dial(t, 16<<20)
+		off := 0
+		fill := func(n int) {
+			buf := make([]byte, 20*size)
+			for end := off + n; off < end; {
+				from := off
+				for ; off < end && off < from+len(buf); off += size {
+					c.data(off, strings.Repeat("f", size))
+				}
+				must1(c.t)(io.ReadFull(c.server, buf[:off-from]))
+			}
+		}
+		fill(3 * ahead)
+		rc, err := c.server.SyscallConn()
+		must(t, err)
+		must(t, errors.Join(rc.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, 2048)
+		}), err))
+		tags := []uint32{c.data(off+ahead, "0123456789")}
+		fill(ahead - size)
+		tags = append(tags, c.data(off+size, "0123456789"))
+		fill(size)
+		c.wantsOneOf(10, tags)
+	})
+}
+
+// TestTruthTCPDialing has the SYN-ACK and what follows it come while the socket is
+// locked: the filter sees them before TCP knows any number of the connection.
+func TestTruthTCPDialing(t *testing.T) {
+	p := newTCPPeer(t)
+	a, err := bpf.Attach(bpf.Options{})
+	must(t, err)
+	defer a.Close()
+	// The socket is locked while the programs look at an option: this one takes its time.
+	attachOther(t, a.Cgroup(), ebpf.AttachCGroupGetsockopt, asm.Instructions{
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Add.Imm(asm.R0, 1).WithSymbol("again"),
+		asm.JLT.Imm(asm.R0, 200_000, "again"),
+		asm.Mov.Imm(asm.R0, 1),
+		asm.Return(),
+	})
+	d := sockmeta.Dialer{Require: true}
+	var stop chan struct{}
+	d.Control = func(_, _ string, rc syscall.RawConn) (err error) {
+		var own int
+		cerr := rc.Control(func(fd uintptr) { own, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+		go func(stop chan struct{}) {
+			defer unix.Close(own)
+			var rec abi.Record
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = bpf.SocketRecord(own, abi.OptTCPRead, &rec)
+				}
+			}
+		}(stop)
+		return errors.Join(cerr, err)
+	}
+	for i := range 20 {
+		stop = make(chan struct{})
+		result := make(chan *sockmeta.TCPConn, 1)
+		go func() {
+			defer close(result)
+			err := p.Server.Do(func() error {
+				c, err := d.Dial("tcp", netip.AddrPortFrom(p.addr, uint16(40000+i)).String())
+				if err == nil {
+					result <- c.(*sockmeta.TCPConn)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}()
+		h := p.called(uint16(40000+i), 0x90000000)
+		tag := h.data(0, "0123456789")
+		server := <-result
+		if server == nil {
+			close(stop)
+			t.FailNow()
+		}
+		c := &truthConn{h, server}
+		must(t, server.SetDeadline(time.Now().Add(20*time.Second)))
+		c.arrived(10)
+		close(stop)
+		c.wants(10, tag, 0)
+		must(t, server.Close())
 	}
 }

@@ -24,6 +24,7 @@ const (
 	rstFlag
 	pshFlag
 	ackFlag
+	urgFlag
 )
 
 const peerAddr6 = "2001:db8::77"
@@ -90,10 +91,13 @@ func (p *tcpPeer) useIPv6(options int) {
 // A handSegment is what a tcpPeer sends.
 type handSegment struct {
 	port     uint16 // of the peer
+	to       uint16 // 0: tcpPort
 	seq, ack uint32
 	flags    byte
 	payload  []byte
 	tsval    uint32 // 0: no timestamp option
+	scale    byte   // of the window; 0: no such option
+	urgent   uint16 // pointer, with urgFlag
 	badSum   bool
 }
 
@@ -101,9 +105,13 @@ type handSegment struct {
 func (p *tcpPeer) send(s handSegment) uint32 {
 	p.t.Helper()
 	p.tag++
-	tcp := make([]byte, 20, 32+len(s.payload))
+	tcp := make([]byte, 20, 36+len(s.payload))
 	binary.BigEndian.PutUint16(tcp, s.port)
-	binary.BigEndian.PutUint16(tcp[2:], tcpPort)
+	to := s.to
+	if to == 0 {
+		to = tcpPort
+	}
+	binary.BigEndian.PutUint16(tcp[2:], to)
 	binary.BigEndian.PutUint32(tcp[4:], s.seq)
 	binary.BigEndian.PutUint32(tcp[8:], s.ack)
 	tcp[13] = s.flags
@@ -113,6 +121,10 @@ func (p *tcpPeer) send(s handSegment) uint32 {
 		tcp = binary.BigEndian.AppendUint32(tcp, s.tsval)
 		tcp = binary.BigEndian.AppendUint32(tcp, 0)
 	}
+	if s.scale != 0 {
+		tcp = append(tcp, 1, 3, 3, s.scale)
+	}
+	binary.BigEndian.PutUint16(tcp[18:], s.urgent)
 	tcp[12] = byte(len(tcp)/4) << 4
 	tcp = append(tcp, s.payload...)
 	pseudo := slices.Concat(p.addr.AsSlice(), p.to.AsSlice(), []byte{0, unix.IPPROTO_TCP, byte(len(tcp) >> 8), byte(len(tcp))})
@@ -163,6 +175,12 @@ func (p *tcpPeer) ipHeader(size int) []byte {
 // answer waits for the server's SYN-ACK to a port, and returns its sequence number.
 func (p *tcpPeer) answer(port uint16) uint32 {
 	p.t.Helper()
+	return binary.BigEndian.Uint32(p.receive(port, synFlag|ackFlag)[4:])
+}
+
+// receive waits for a segment to a port that has these flags.
+func (p *tcpPeer) receive(port uint16, flags byte) (tcp []byte) {
+	p.t.Helper()
 	b := make([]byte, 2048)
 	for {
 		n, err := unix.Read(p.fd, b)
@@ -175,8 +193,8 @@ func (p *tcpPeer) answer(port uint16) uint32 {
 			continue
 		}
 		tcp := ip[size:]
-		if binary.BigEndian.Uint16(tcp[2:]) == port && tcp[13] == synFlag|ackFlag {
-			return binary.BigEndian.Uint32(tcp[4:])
+		if binary.BigEndian.Uint16(tcp[2:]) == port && tcp[13] == flags {
+			return tcp
 		}
 	}
 }
@@ -184,7 +202,7 @@ func (p *tcpPeer) answer(port uint16) uint32 {
 // A handConn is a connection of a tcpPeer: seq is the first byte's number.
 type handConn struct {
 	*tcpPeer
-	port     uint16
+	port, to uint16
 	seq, ack uint32
 	tsval    uint32
 	opening  uint32 // tag of the SYN
@@ -195,9 +213,23 @@ const handISN = 1000
 // syn sends a SYN and waits for the answer.
 func (p *tcpPeer) syn(port uint16, tsval uint32) *handConn {
 	p.t.Helper()
-	c := &handConn{tcpPeer: p, port: port, seq: handISN + 1, tsval: tsval}
-	c.opening = p.send(handSegment{port: port, seq: handISN, flags: synFlag, tsval: tsval})
-	c.ack = p.answer(port) + 1
+	return p.synFrom(handSegment{port: port, seq: handISN, flags: synFlag, tsval: tsval})
+}
+
+func (p *tcpPeer) synFrom(s handSegment) *handConn {
+	p.t.Helper()
+	c := &handConn{tcpPeer: p, port: s.port, seq: s.seq + 1, tsval: s.tsval}
+	c.opening = p.send(s)
+	c.ack = p.answer(s.port) + 1
+	return c
+}
+
+// called answers the server's SYN to a port, with the peer's first number.
+func (p *tcpPeer) called(port uint16, isn uint32) *handConn {
+	p.t.Helper()
+	tcp := p.receive(port, synFlag)
+	c := &handConn{tcpPeer: p, port: port, to: binary.BigEndian.Uint16(tcp), seq: isn + 1, ack: binary.BigEndian.Uint32(tcp[4:]) + 1}
+	c.opening = p.send(handSegment{port: port, to: c.to, seq: isn, ack: c.ack, flags: synFlag | ackFlag})
 	return c
 }
 
@@ -215,8 +247,17 @@ func (c *handConn) data(off int, payload string) uint32 {
 	return c.send(c.segment(off, payload))
 }
 
+// urgent sends payload whose first byte is urgent.
+func (c *handConn) urgent(off int, payload string) uint32 {
+	c.t.Helper()
+	s := c.segment(off, payload)
+	s.flags |= urgFlag
+	s.urgent = 1
+	return c.send(s)
+}
+
 func (c *handConn) segment(off int, payload string) handSegment {
-	return handSegment{port: c.port, seq: c.seq + uint32(off), ack: c.ack, flags: ackFlag | pshFlag, payload: []byte(payload), tsval: c.tsval}
+	return handSegment{port: c.port, to: c.to, seq: c.seq + uint32(off), ack: c.ack, flags: ackFlag | pshFlag, payload: []byte(payload), tsval: c.tsval}
 }
 
 // tagOf is the tag in the metadata, which has to be there.

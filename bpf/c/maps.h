@@ -92,18 +92,19 @@ typedef __u64 sockmeta_range;
 struct sockmeta_tcp {
 	__u32 unread;		/* copied_seq - 1 while nothing has been read */
 	__u32 settled;		/* late: from here on each segment was seen */
-	__u8 established;
 	__u8 dialed;		/* by this side */
 	__u8 late;		/* opted in when the connection was open already */
 	__u8 newer;		/* what TCP ought to drop came after latest */
 	__u8 all_lost;		/* lost was too busy to tell which */
-	__u8 pad;
+	__u8 pad[2];
 	__u16 opening_flags;	/* enum sockmeta_flag */
+	__u64 established;
 	__u64 opened;		/* number of the right record in opening; 0: none */
 	__u64 head;		/* of ring */
 	__u64 latest;		/* head of the newest segment; 0: in control */
 	sockmeta_range lost;	/* bytes whose segments are not all in the log */
-	sockmeta_range fins;	/* numbers of the FINs that TCP may have taken */
+	sockmeta_range fins;	/* numbers of the FINs that TCP may have taken, */
+	sockmeta_range urgent;	/* and of the urgent bytes */
 	struct sockmeta_cell opening;
 	struct sockmeta_cell control;	/* of the newest without new bytes */
 	struct sockmeta_cell ring[SOCKMETA_TCP_RING];

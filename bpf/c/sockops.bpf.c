@@ -61,7 +61,8 @@ static __always_inline int take_cell(struct sockmeta_cell *to, struct sockmeta_c
 struct completing {
 	__u64 skb;		/* address */
 	__u32 start, end;	/* of what it brings */
-	__u8 syn, fin;
+	__u32 urgent;		/* as in struct segment */
+	__u8 syn, fin, urg;
 };
 
 static __always_inline int get_completing(struct bpf_sock_ops *ctx, struct completing *c)
@@ -75,6 +76,8 @@ static __always_inline int get_completing(struct bpf_sock_ops *ctx, struct compl
 	c->start = bpf_ntohl(th->seq) + th->syn;
 	c->syn = th->syn;
 	c->fin = th->fin;
+	c->urg = th->urg;
+	c->urgent = bpf_ntohl(th->seq) + bpf_ntohs(th->urg_ptr);
 	c->end = c->start + ctx->skb_len - th->doff * 4 + th->fin;
 	if (ksym_exists(bpf_cast_to_kern_ctx)) {
 		kern = bpf_cast_to_kern_ctx(ctx);
@@ -144,6 +147,8 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 	}
 	if (c.fin)
 		mark_fin(tcp, c.end);
+	if (c.urg)
+		mark_urgent(tcp, c.urgent, ctx->rcv_nxt);
 	fast_open = is_fast_open(sk);
 	flow_of(ctx, &flow);
 	hs = bpf_map_lookup_elem(&sockmeta_handshakes, &flow);
@@ -315,6 +320,6 @@ int sockmeta_sockops(struct bpf_sock_ops *ctx)
 		take_handshake(ctx, sk, st, tcp);
 		new_id(st);
 	}
-	tcp->established = 1;
+	publish(&tcp->established, 1);
 	return 1;
 }

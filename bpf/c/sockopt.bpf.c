@@ -62,7 +62,7 @@ static __always_inline int log_late(struct bpf_sockopt *ctx)
 	look_at(ctx->sk, &v);
 	tcp->unread = v.copied_seq - 1;
 	be_late(tcp, v.rcv_wup, v.rcv_wnd);
-	tcp->established = 1;
+	publish(&tcp->established, 1);
 	return 1;
 }
 
@@ -468,7 +468,7 @@ static __always_inline int get_read(struct bpf_sockopt *ctx, const struct sockme
 	flags = doubts(tcp, byte, &f);
 	if (!f.segments && flags)
 		return refuse(-ENODATA);
-	if (is_shifted(tcp, byte, &v))
+	if (is_shifted(tcp, byte, &v) || in_range(read_seq(&tcp->urgent), byte))
 		flags |= SOCKMETA_F_UNPROVEN;
 	if (!f.segments || f.lost)
 		return refuse(-EOVERFLOW);

@@ -24,8 +24,9 @@ struct segment {
 	struct sockmeta_flow flow;
 	__u32 start, end;	/* what it brings: payload and FIN, not the SYN */
 	__u32 ack_seq;
+	__u32 urgent;		/* number of the urgent byte, if urg */
 	__u32 tsval;		/* of the timestamp option, if it has_tsval */
-	__u8 syn, ack, fin, rst, has_tsval;
+	__u8 syn, ack, fin, rst, urg, has_tsval;
 };
 
 /* The timestamp option as all stacks send it: alone behind two NOPs, which is what
@@ -51,10 +52,12 @@ static __always_inline int parse_ports(struct __sk_buff *ctx, struct tcphdr *th,
 	seg->start = bpf_ntohl(th->seq) + th->syn;
 	seg->end = seg->start + ctx->len - hdr + th->fin;
 	seg->ack_seq = bpf_ntohl(th->ack_seq);
+	seg->urgent = bpf_ntohl(th->seq) + bpf_ntohs(th->urg_ptr);
 	seg->syn = th->syn;
 	seg->ack = th->ack;
 	seg->fin = th->fin;
 	seg->rst = th->rst;
+	seg->urg = th->urg;
 	if (hdr >= off + sizeof(*th) + sizeof(ts) &&
 	    !bpf_skb_load_bytes(ctx, off + sizeof(*th), &ts, sizeof(ts)) &&
 	    ts.head == bpf_htonl(ALIGNED_TIMESTAMP)) {

@@ -157,6 +157,26 @@ static __always_inline int is_plausible(struct tcp_sock *tp, const struct segmen
 	       (__s32)(tp->rx_opt.ts_recent - seg->tsval) <= 1;
 }
 
+/* How far ahead a segment may be that TCP takes. It drops others (tcp_sequence), unless
+ * its window becomes several times as large while the segment waits for the socket.
+ */
+static __always_inline __u32 farthest(struct tcp_sock *tp)
+{
+	__u64 far = 4ULL * tp->window_clamp, wnd = tp->rcv_wnd;
+
+	/* the clamp may have been set after the window was given out */
+	far = (far > wnd ? far : wnd) + (1 << 20);
+	return far < 1U << 31 ? far : (1U << 31) - 1;
+}
+
+/* Whether the numbers in the tcp_sock may not be the connection's yet. If this says no,
+ * what is loaded behind it is.
+ */
+static __always_inline int is_dialing(struct sockmeta_tcp *tcp)
+{
+	return tcp->dialed && !read_seq(&tcp->established);
+}
+
 /* The socket's tcp_sock moves while this runs: it is locked on another CPU, or the
  * segment has to wait in the backlog. Only what cannot become untrue decides what
  * is logged: bytes in front of rcv_nxt are delivered, and stay so.
@@ -171,9 +191,12 @@ static __noinline void connection_ingress(struct __sk_buff *ctx, struct bpf_sock
 	__u64 n, old;
 
 	if (seg->syn) {
-		/* sockops checks that it was the one */
-		if (tcp->dialed && !tcp->established && !seg->rst)
+		if (tcp->dialed && !tcp->established && !seg->rst) {
+			if (seg->urg)
+				mark_urgent(tcp, seg->urgent, seg->start - (1U << 30));
+			/* sockops checks that it was the one */
 			put_cell(ctx, &tcp->opening, seg, 0, 0);
+		}
 		return;
 	}
 	tp = bpf_skc_to_tcp_sock(sk);
@@ -184,14 +207,19 @@ static __noinline void connection_ingress(struct __sk_buff *ctx, struct bpf_sock
 		tcp->newer = 1;
 		return;
 	}
-	read = tp->copied_seq;
-	rcv_nxt = tp->rcv_nxt;
-	/* What TCP will drop, unless its window becomes several times as large while
-	 * the segment waits for the socket: tcp_sequence().
-	 */
-	if (after(tp->rcv_wup, seg->end) ||
-	    after(seg->start, rcv_nxt + 4 * tp->window_clamp + (1 << 20)))
-		return;
+	if (is_dialing(tcp)) {
+		/* the socket may be locked, and the SYN-ACK wait in front of this */
+		rcv_nxt = seg->start;
+		read = seg->start - (1U << 30);
+	} else {
+		read = tp->copied_seq;
+		rcv_nxt = tp->rcv_nxt;
+		if (after(tp->rcv_wup, seg->end) ||
+		    after(seg->start, rcv_nxt + farthest(tp)))
+			return;
+	}
+	if (seg->urg)
+		mark_urgent(tcp, seg->urgent, read);
 	plausible = is_plausible(tp, seg);
 	if (!after(seg->end, rcv_nxt)) {
 		if (!plausible || !put_cell(ctx, &tcp->control, seg, 0, 1)) {

@@ -71,6 +71,15 @@ static __always_inline void mark_fin(struct sockmeta_tcp *tcp, __u32 end)
 		tcp->all_lost = 1;
 }
 
+/* TCP takes an urgent byte out of the stream, and counts it as read when the application
+ * reads on, or another one comes. Where it is depends on net.ipv4.tcp_stdurg.
+ */
+static __always_inline void mark_urgent(struct sockmeta_tcp *tcp, __u32 urgent, __u32 read)
+{
+	if (!add_range(&tcp->urgent, urgent - 1, urgent + 1, read))
+		tcp->all_lost = 1;
+}
+
 /* Whether the application may ask for a byte in front of end: the last one that it
  * read is at read - 1, or at read - 2 when a FIN was read, too.
  */

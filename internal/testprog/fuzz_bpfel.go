@@ -456,18 +456,19 @@ type FuzzSockmetaTcp struct {
 	_            structs.HostLayout
 	Unread       uint32
 	Settled      uint32
-	Established  uint8
 	Dialed       uint8
 	Late         uint8
 	Newer        uint8
 	AllLost      uint8
-	Pad          uint8
+	Pad          [2]uint8
 	OpeningFlags uint16
+	Established  uint64
 	Opened       uint64
 	Head         uint64
 	Latest       uint64
 	Lost         uint64
 	Fins         uint64
+	Urgent       uint64
 	Opening      struct {
 		_        structs.HostLayout
 		Seq      uint64
