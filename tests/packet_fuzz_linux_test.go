@@ -134,7 +134,7 @@ func parsePacket(ethertype uint16, b []byte) (p testprog.FuzzFuzzPacket) {
 
 	if isTransport := next == unix.IPPROTO_TCP || next == unix.IPPROTO_UDP; isTransport && !fragment && off+4 <= len(b) {
 		p.IsFlow = 1
-		p.Flow.Listener = uint64(next)
+		p.Flow.Realm = uint64(next)
 		p.Flow.Local, p.Flow.Remote = src, dst
 		p.Flow.LocalPort = binary.BigEndian.Uint16(b[off:])
 		p.Flow.RemotePort = binary.BigEndian.Uint16(b[off+2:])

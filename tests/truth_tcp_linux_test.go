@@ -13,9 +13,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
@@ -282,6 +284,22 @@ func TestTruthTCP(t *testing.T) {
 			c.wantsOrUnproven(tag)
 			tag = c.data(12, "more")
 			c.wants(4, tag, 0)
+		}},
+		{"disconnected with bytes unread", 0, func(c *truthConn) {
+			tag := c.data(0, "0123456789")
+			c.data(10, "not read")
+			c.arrived(18)
+			c.wants(10, tag, 0)
+			rc, err := c.server.SyscallConn()
+			must(c.t, err)
+			must(c.t, errors.Join(rc.Control(func(fd uintptr) {
+				to := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+				if _, _, e := unix.Syscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&to)), unsafe.Sizeof(to)); e != 0 {
+					err = e
+				}
+			}), err))
+			_, err = c.server.Metadata()
+			wantError(c.t, err, sockmeta.ErrNoMetadata)
 		}},
 		{"a FIN and the end", 0, func(c *truthConn) {
 			tag := c.data(0, "0123456789")
@@ -671,4 +689,90 @@ func TestTruthTCPDialing(t *testing.T) {
 		c.wants(10, tag, 0)
 		must(t, server.Close())
 	}
+}
+
+// TestTruthTCPMigrated has SYNs repeated at another listener of the port, which leaves
+// what they began to the first.
+func TestTruthTCPMigrated(t *testing.T) {
+	p := newTCPPeer(t)
+	lab := &tcpLab{p.Pair, t}
+	lab.sysctl(p.Server, "net.ipv4.tcp_migrate_req", "1")
+	var lc sockmeta.ListenConfig
+	lc.Control = func(_, _ string, rc syscall.RawConn) (err error) {
+		cerr := rc.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		return errors.Join(cerr, err)
+	}
+	ln := lab.listen(lc)
+	const connections = 20
+	for i := range connections {
+		h := p.syn(uint16(40000+i), 0)
+		p.send(handSegment{port: h.port, seq: h.seq, flags: rstFlag})
+	}
+	other := lab.listen(lc)
+	var hands []*handConn
+	for i := range connections {
+		hands = append(hands, p.syn(uint16(40000+i), 0))
+	}
+	must(t, other.Close())
+	for _, h := range hands {
+		tag := h.data(0, "0123456789")
+		c := (&truthLab{p, ln}).accept(h)
+		md, err := c.server.OpeningMetadata()
+		c.compare("opening", md, err, h.opening, ambiguous)
+		c.wants(10, tag, 0)
+		must(t, c.server.Close())
+	}
+}
+
+// TestTruthTCPDiverted has a sockmap hand a connection what never was in a segment.
+func TestTruthTCPDiverted(t *testing.T) {
+	p := newTCPPeer(t)
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.SockMap, KeySize: 4, ValueSize: 4, MaxEntries: 2})
+	must(t, err)
+	defer m.Close()
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SkMsg, AttachType: ebpf.AttachSkMsgVerdict, License: "GPL", Instructions: asm.Instructions{
+		asm.LoadMapPtr(asm.R2, m.FD()),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.Mov.Imm(asm.R4, 1), // BPF_F_INGRESS
+		asm.FnMsgRedirectMap.Call(),
+		asm.Return(),
+	}})
+	must(t, err)
+	defer prog.Close()
+	must(t, link.RawAttachProgram(link.RawAttachProgramOptions{Target: m.FD(), Program: prog, Attach: ebpf.AttachSkMsgVerdict}))
+	lab := &truthLab{p, (&tcpLab{p.Pair, t}).listen(sockmeta.ListenConfig{})}
+	c := lab.accept(lab.dial(40000, 0))
+	c.wants(10, c.data(0, "0123456789"), 0)
+	sender := (&tcpLab{p.Pair, t}).dial(p.ServerAddr4)
+	(&tcpLab{p.Pair, t}).accept(lab.ln)
+	for i, sc := range []syscall.Conn{c.server, sender} {
+		rc, err := sc.SyscallConn()
+		must(t, err)
+		must(t, errors.Join(rc.Control(func(fd uintptr) { err = m.Put(uint32(i), uint32(fd)) }), err))
+	}
+	must1(t)(sender.Write([]byte("diverted")))
+	read(t, c.server, "diverted")
+	if md, err := c.server.Metadata(); err == nil && !md.Flags().Has(cmsg.FlagUnproven) {
+		t.Errorf("metadata of what a sockmap brought is %v", &md)
+	}
+}
+
+// TestTruthTCPLateStates opts connections in that are not established, but may bring
+// something.
+func TestTruthTCPLateStates(t *testing.T) {
+	p := newTCPPeer(t)
+	var ln *net.TCPListener
+	must(t, p.Server.Do(func() (err error) {
+		ln, err = net.ListenTCP("tcp", &net.TCPAddr{Port: tcpPort})
+		return err
+	}))
+	defer ln.Close()
+	h := p.dial(40000, 0)
+	plain, err := ln.AcceptTCP()
+	must(t, err)
+	must(t, plain.CloseWrite())
+	c := &truthConn{h, sockmeta.WrapTCP(plain)}
+	defer c.server.Close()
+	must(t, c.server.SetDeadline(time.Now().Add(20*time.Second)))
+	c.wants(10, c.data(0, "0123456789"), cmsg.FlagUnproven)
 }

@@ -61,6 +61,14 @@ static __always_inline void *kernel_address(const void *given)
 	return addr;
 }
 
+/* The cookie of the namespace that a socket is in. */
+static __always_inline __u64 netns_of(const void *given)
+{
+	struct sock *sk = kernel_address(given);
+
+	return BPF_CORE_READ(sk, __sk_common.skc_net.net, net_cookie);
+}
+
 /* Typed on kernels that can; else BPF_CORE_READ() alone gets at its fields. */
 static __always_inline struct sk_buff *kernel_skb(struct __sk_buff *ctx)
 {

@@ -21,7 +21,7 @@ static __always_inline int receiver_opted_in(struct __sk_buff *ctx, const struct
 	int yes;
 
 	size = fill_tuple(ctx, &t, f->local, f->local_port, f->remote, f->remote_port);
-	if (f->listener == IPPROTO_UDP)
+	if (f->realm == IPPROTO_UDP)
 		sk = bpf_sk_lookup_udp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
 	else
 		sk = bpf_sk_lookup_tcp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);

@@ -66,8 +66,8 @@ static __always_inline int flow_of_packet(struct __sk_buff *ctx, struct sockmeta
 		return 0;
 	f->remote_port = bpf_ntohs(ports.dest);
 	f->local_port = bpf_ntohs(ports.source);
-	/* no listener, but what else tells flows apart */
-	f->listener = proto;
+	/* what else tells flows apart */
+	f->realm = proto;
 	return 1;
 }
 

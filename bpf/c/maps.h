@@ -167,9 +167,11 @@ struct {
 	__type(value, struct sockmeta_spills);
 } sockmeta_spill SEC(".maps");
 
-/* Handshakes under way: what the listener saw before the child existed. */
+/* Handshakes under way: what the listener saw before the child existed. Another listener
+ * of the same port may complete one (net.ipv4.tcp_migrate_req).
+ */
 struct sockmeta_flow {
-	__u64 listener;		/* struct sockmeta_sk.id: tells namespaces apart too */
+	__u64 realm;		/* cookie of the network namespace; local.h has its own */
 	__u32 remote[4];	/* network byte order, IPv4 as ::ffff:a.b.c.d */
 	__u32 local[4];
 	__u16 remote_port;	/* host byte order */
@@ -181,11 +183,11 @@ struct sockmeta_handshake {
 	struct sockmeta_cell syn;	/* seq 0: never seen, or evicted */
 	struct sockmeta_cell ack;
 	sockmeta_range lost;	/* bytes that came before what is in ack */
-	__u8 repeated;		/* syn is one of several */
+	__u32 syns;		/* that came: syn may be one of several */
+	__u8 repeated;		/* so it may if this says so */
 	__u8 reset;		/* a RST came after syn */
 	__u8 all_lost;		/* as in struct sockmeta_tcp */
 	__u8 cookie;		/* ack came where no SYN was being answered */
-	__u8 pad[4];
 	__u8 spare[SOCKMETA_SPARE];
 };
 

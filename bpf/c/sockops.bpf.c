@@ -132,7 +132,7 @@ static __always_inline void put_control(struct sockmeta_tcp *tcp, const struct s
 static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
 					   struct sockmeta_sk *st, struct sockmeta_tcp *tcp)
 {
-	struct sockmeta_flow flow = { .listener = st->id };
+	struct sockmeta_flow flow = { .realm = netns_of(sk) };
 	struct sockmeta_handshake *hs;
 	struct sockmeta_cell *cell;
 	struct completing c = {};
@@ -158,7 +158,7 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 			tcp->opened = tcp->opening.seq = FIRST_SEQ;
 			if (is_syn_of(&c, &tcp->opening))
 				tcp->opening_flags = 0;
-			else if (hs->repeated)
+			else if (hs->repeated || hs->syns > 1)
 				tcp->opening_flags = SOCKMETA_F_REPEATED | SOCKMETA_F_UNPROVEN;
 			else if (hs->cookie)
 				tcp->opening_flags = SOCKMETA_F_UNPROVEN;
@@ -169,6 +169,9 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 		mark_lost(tcp, lost, lost >> 32, ctx->rcv_nxt);
 		if (hs->all_lost)
 			tcp->all_lost = 1;
+		/* it waits for the child, as the one that completes the handshake did */
+		if (is_record(hs->ack.seq) && hs->ack.skb != c.skb)
+			mark_lost(tcp, hs->ack.start, hs->ack.end, ctx->rcv_nxt);
 		bpf_map_delete_elem(&sockmeta_handshakes, &flow);
 	}
 	if (found && !tcp->opened) {

@@ -22,6 +22,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define SOCK_OPS_CB_FLAGS 1008	/* TCP_BPF_SOCK_OPS_CB_FLAGS */
 #define SOL_TCP 6
 #define TCP_ESTABLISHED 1
+#define TCP_SYN_RECV 3
+#define TCP_FIN_WAIT1 4
+#define TCP_FIN_WAIT2 5
 #define TCP_CLOSE 7
 #define TCP_CLOSE_WAIT 8
 /* Linux 6.12 */
@@ -64,6 +67,15 @@ static __always_inline int log_late(struct bpf_sockopt *ctx)
 	be_late(tcp, v.rcv_wup, v.rcv_wnd);
 	publish(&tcp->established, 1);
 	return 1;
+}
+
+/* Whether data may come in this state, or wait to be read, that sockops will not be told
+ * of: a connection that Fast Open made is accepted while it is TCP_SYN_RECV.
+ */
+static __always_inline int may_bring(__u32 state)
+{
+	return state == TCP_ESTABLISHED || state == TCP_SYN_RECV || state == TCP_FIN_WAIT1 ||
+	       state == TCP_FIN_WAIT2 || state == TCP_CLOSE_WAIT;
 }
 
 /* Has sockops told of the connection's end, for bounds.h: for sockets that are open
@@ -147,7 +159,7 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 	st->tsflags = req->tsflags;
 	st->flags = flags;
 	if (sk->protocol == IPPROTO_TCP &&
-	    (sk->state == TCP_ESTABLISHED || sk->state == TCP_CLOSE_WAIT) && !log_late(ctx))
+	    may_bring(sk->state) && !log_late(ctx))
 		return refuse(-ENOMEM);
 	if (sk->protocol == IPPROTO_TCP && sk->state != TCP_CLOSE)
 		watch_end(sk);
@@ -464,11 +476,12 @@ static __always_inline int get_read(struct bpf_sockopt *ctx, const struct sockme
 		return refuse(-ENODATA);
 	forget_read(tcp, v.copied_seq);
 	spills = bpf_sk_storage_get(&sockmeta_spill, ctx->sk, 0, 0);
+	f.read = v.copied_seq;
 	search(tcp, spills, st->id, byte, &f);
 	flags = doubts(tcp, byte, &f);
 	if (!f.segments && flags)
 		return refuse(-ENODATA);
-	if (is_shifted(tcp, byte, &v) || in_range(read_seq(&tcp->urgent), byte))
+	if (is_diverted(ctx->sk) || is_shifted(tcp, byte, &v) || in_range(read_seq(&tcp->urgent), byte))
 		flags |= SOCKMETA_F_UNPROVEN;
 	if (!f.segments || f.lost)
 		return refuse(-EOVERFLOW);
@@ -499,6 +512,7 @@ static __always_inline int get_latest(struct bpf_sockopt *ctx, const struct sock
 	look_at(ctx->sk, &v);
 	end = load(cell->end);
 	spills = bpf_sk_storage_get(&sockmeta_spill, ctx->sk, 0, 0);
+	f.read = v.copied_seq;
 	search(tcp, spills, st->id, end - 1, &f);
 	flags = doubts(tcp, end - 1, &f);
 	if (f.lost || !f.segments || tcp->newer || after(end, v.rcv_nxt))
@@ -539,7 +553,8 @@ int sockmeta_getsockopt(struct bpf_sockopt *ctx)
 	if (ctx->optname < SOCKMETA_OPT_TCP_READ || ctx->optname > SOCKMETA_OPT_TCP_LATEST)
 		return 1;
 	tcp = bpf_sk_storage_get(&sockmeta_tcps, ctx->sk, 0, 0);
-	if (!tcp)
+	/* tcp_disconnect() has forgotten the peer, and counts all as read */
+	if (!tcp || !ctx->sk->dst_port)
 		return refuse(-ENODATA);
 	if (ctx->optname == SOCKMETA_OPT_TCP_OPENING)
 		return get_opening(ctx, tcp);

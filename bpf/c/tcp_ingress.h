@@ -112,8 +112,7 @@ static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct
 			lose_in_handshake(hs, seg->start, seg->end);
 		return;
 	}
-	if (is_record(hs->syn.seq)) {
-		hs->repeated = 1;
+	if (__sync_fetch_and_add(&hs->syns, 1)) {
 		/* the first is the one that counts, unless it was given up */
 		if (hs->syn.start == seg->start && !hs->reset) {
 			/* its memory may be this one's by now */
@@ -121,8 +120,8 @@ static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct
 				hs->syn.skb = 0;
 			return;
 		}
-	} else {
-		hs->repeated = has_request(ctx, &seg->flow);
+	} else if (has_request(ctx, &seg->flow)) {
+		hs->repeated = 1;
 	}
 	hs->reset = 0;
 	put_cell(ctx, &hs->syn, seg, bpf_ktime_get_ns(), 0);
@@ -268,7 +267,7 @@ static __always_inline void tcp_ingress(struct __sk_buff *ctx, struct bpf_sock *
 		 */
 		if (sk->state != TCP_LISTEN && sk->state != TCP_SYN_RECV)
 			return;
-		seg->flow.listener = st->id;
+		seg->flow.realm = netns_of(sk);
 		listener_ingress(ctx, seg);
 		if (sk->state == TCP_LISTEN)
 			return;

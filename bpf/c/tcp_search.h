@@ -57,6 +57,7 @@ struct search {
 	__u32 entries;		/* and how many it should have */
 	__u64 owner;		/* struct sockmeta_sk.id */
 	__u32 byte;		/* sequence number */
+	__u32 read;		/* copied_seq */
 	__u32 segments;		/* that have it */
 	__u64 first;		/* number of the first of them in the ring; 0: none */
 	__u64 handle;		/* of the slot of the first that was moved; 0: none */
@@ -171,6 +172,7 @@ static int look_into_page(__u32 i, struct search *s)
 {
 	__u64 head = read_seq(&s->spills->head), first, number, n;
 	struct sockmeta_page_ref *ref;
+	sockmeta_range range;
 
 	first = (head + SOCKMETA_PAGE - 1) / SOCKMETA_PAGE;
 	first = first > SOCKMETA_PAGE_REFS ? first - SOCKMETA_PAGE_REFS : 0;
@@ -179,9 +181,14 @@ static int look_into_page(__u32 i, struct search *s)
 		return 1;
 	ref = page_ref(s->spills, n);
 	number = read_seq(&ref->number);
+	range = read_seq(&ref->range);
 	/* without a number, its entries are in lost */
-	if (!number || !in_range(read_seq(&ref->range), s->byte))
+	if (!number || !in_range(range, s->byte)) {
+		/* what has been read past would count again, see forget_read() */
+		if (range && !is_needed(range >> 32, s->read))
+			__sync_val_compare_and_swap(&ref->range, range, 0);
 		return 0;
+	}
 	s->page = page_of(number);
 	if (!s->page || read_seq(&s->page->number) != number) {
 		s->lost = 1;
@@ -215,6 +222,7 @@ static int search_once(__u32 pass, struct search *s)
 
 /* What was found of a byte. */
 struct found {
+	__u32 read;		/* to be set: copied_seq */
 	__u64 first;		/* as in struct search */
 	__u64 handle;
 	__u32 segments;
@@ -231,6 +239,7 @@ __noinline int search(struct sockmeta_tcp *tcp, struct sockmeta_spills *spills, 
 
 	if (!tcp || !f)
 		return 0;
+	s.read = f->read;
 	bpf_loop(SEARCHES, search_once, &s, 0);
 	f->first = s.first;
 	f->handle = s.handle;
@@ -238,6 +247,24 @@ __noinline int search(struct sockmeta_tcp *tcp, struct sockmeta_spills *spills, 
 	/* at last, because what leaves the log goes there first */
 	f->lost = s.lost || tcp->all_lost || in_range(read_seq(&tcp->lost), byte);
 	return 0;
+}
+
+/* Whether what the application reads may be other than TCP's own: a sockmap brings what
+ * other sockets sent, and an upper layer (kTLS) reads ahead of it.
+ */
+static __always_inline int is_diverted(struct bpf_sock *given)
+{
+	struct inet_connection_sock *icsk;
+	struct sock *sk;
+
+	if (!ksym_exists(bpf_rdonly_cast)) {
+		sk = kernel_address(given);
+		icsk = kernel_address(given);
+		return BPF_CORE_READ(sk, sk_user_data) || BPF_CORE_READ(icsk, icsk_ulp_ops);
+	}
+	sk = bpf_rdonly_cast(given, bpf_core_type_id_kernel(struct sock));
+	icsk = bpf_rdonly_cast(given, bpf_core_type_id_kernel(struct inet_connection_sock));
+	return sk->sk_user_data || icsk->icsk_ulp_ops;
 }
 
 /* Whether the byte that TCP has read up to may be another than the log's of that number.

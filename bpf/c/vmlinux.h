@@ -41,6 +41,7 @@ struct net_device {
 
 struct sock_common {
 	unsigned short skc_family;
+	possible_net_t skc_net;
 	unsigned long skc_flags;
 };
 
@@ -55,6 +56,7 @@ struct sock {
 	void *sk_bpf_storage;
 	kuid_t sk_uid;
 	struct socket *sk_socket;
+	void *sk_user_data;
 	__u8 sk_clockid;
 };
 
@@ -119,6 +121,12 @@ struct tcp_sock {
 	__u32 max_window;
 	struct tcp_options_received rx_opt;
 	struct request_sock *fastopen_rsk;
+};
+
+struct tcp_ulp_ops;
+
+struct inet_connection_sock {
+	const struct tcp_ulp_ops *icsk_ulp_ops;
 };
 
 struct bpf_sock_ops_kern {

@@ -107,7 +107,7 @@ type FuzzFuzzPacket struct {
 	WholeUdp  uint32
 	Segment   struct {
 		_          structs.HostLayout
-		Listener   uint64
+		Realm      uint64
 		Remote     [4]uint32
 		Local      [4]uint32
 		RemotePort uint16
@@ -116,7 +116,7 @@ type FuzzFuzzPacket struct {
 	}
 	Flow struct {
 		_          structs.HostLayout
-		Listener   uint64
+		Realm      uint64
 		Remote     [4]uint32
 		Local      [4]uint32
 		RemotePort uint16
@@ -220,7 +220,7 @@ type FuzzSockmetaFlights struct {
 
 type FuzzSockmetaFlow struct {
 	_          structs.HostLayout
-	Listener   uint64
+	Realm      uint64
 	Remote     [4]uint32
 	Local      [4]uint32
 	RemotePort uint16
@@ -293,11 +293,11 @@ type FuzzSockmetaHandshake struct {
 		}
 	}
 	Lost     uint64
+	Syns     uint32
 	Repeated uint8
 	Reset    uint8
 	AllLost  uint8
 	Cookie   uint8
-	Pad      [4]uint8
 	Spare    [32]uint8
 }
 
