@@ -776,3 +776,21 @@ func TestTruthTCPLateStates(t *testing.T) {
 	must(t, c.server.SetDeadline(time.Now().Add(20*time.Second)))
 	c.wants(10, c.data(0, "0123456789"), cmsg.FlagUnproven)
 }
+
+// TestTruthTCPBacklog has no room for a connection when its first data come, and has
+// when they come again.
+func TestTruthTCPBacklog(t *testing.T) {
+	lab := newTruthLab(t)
+	first, second := lab.syn(40000, 0), lab.syn(40001, 0)
+	rc, err := lab.ln.SyscallConn()
+	must(t, err)
+	must(t, errors.Join(rc.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) }), err))
+	first.data(0, "")
+	second.data(0, "dropped")
+	lab.accept(first)
+	tag := second.data(0, "dropped")
+	c := lab.accept(second)
+	md, err := c.server.OpeningMetadata()
+	c.compare("opening", md, err, second.opening, 0)
+	c.wants(7, tag, 0)
+}

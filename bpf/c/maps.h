@@ -182,7 +182,7 @@ struct sockmeta_flow {
 struct sockmeta_handshake {
 	struct sockmeta_cell syn;	/* seq 0: never seen, or evicted */
 	struct sockmeta_cell ack;
-	sockmeta_range lost;	/* bytes that came before what is in ack */
+	sockmeta_range lost;	/* bytes that the child waits for, beside those of ack */
 	__u32 syns;		/* that came: syn may be one of several */
 	__u8 repeated;		/* so it may if this says so */
 	__u8 reset;		/* a RST came after syn */

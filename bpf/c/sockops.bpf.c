@@ -170,7 +170,7 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 		if (hs->all_lost)
 			tcp->all_lost = 1;
 		/* it waits for the child, as the one that completes the handshake did */
-		if (is_record(hs->ack.seq) && hs->ack.skb != c.skb)
+		if (is_record(hs->ack.seq) && hs->ack.doubtful && hs->ack.skb != c.skb)
 			mark_lost(tcp, hs->ack.start, hs->ack.end, ctx->rcv_nxt);
 		bpf_map_delete_elem(&sockmeta_handshakes, &flow);
 	}

@@ -554,7 +554,7 @@ int sockmeta_getsockopt(struct bpf_sockopt *ctx)
 		return 1;
 	tcp = bpf_sk_storage_get(&sockmeta_tcps, ctx->sk, 0, 0);
 	/* tcp_disconnect() has forgotten the peer, and counts all as read */
-	if (!tcp || !ctx->sk->dst_port)
+	if (!tcp || !tcp->established || !ctx->sk->dst_port)
 		return refuse(-ENODATA);
 	if (ctx->optname == SOCKMETA_OPT_TCP_OPENING)
 		return get_opening(ctx, tcp);

@@ -86,10 +86,15 @@ static __always_inline void lose_in_handshake(struct sockmeta_handshake *hs, __u
  * would be one whose entry the table has given away. With SYN cookies the kernel
  * keeps nothing that it could answer from.
  *
+ * A segment that does not complete the handshake is dropped, or is filtered again on
+ * behalf of the child that another one has made. But if the child was there when the
+ * filter looked, and had no log yet, it waits for it.
+ *
  * The table gives entries that it takes back to other flows: no two records have
  * had the same number.
  */
-static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct segment *seg)
+static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct segment *seg,
+					     int waits)
 {
 	struct sockmeta_handshake *hs;
 
@@ -105,10 +110,10 @@ static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct
 	if (!hs)
 		return;
 	if (seg->ack) {
-		if (is_record(hs->ack.seq) && hs->ack.start != hs->ack.end)
+		if (is_record(hs->ack.seq) && hs->ack.doubtful)
 			lose_in_handshake(hs, hs->ack.start, hs->ack.end);
 		hs->cookie = !has_request(ctx, &seg->flow);
-		if (!put_cell(ctx, &hs->ack, seg, bpf_ktime_get_ns(), 0))
+		if (!put_cell(ctx, &hs->ack, seg, bpf_ktime_get_ns(), waits) && waits)
 			lose_in_handshake(hs, seg->start, seg->end);
 		return;
 	}
@@ -268,7 +273,7 @@ static __always_inline void tcp_ingress(struct __sk_buff *ctx, struct bpf_sock *
 		if (sk->state != TCP_LISTEN && sk->state != TCP_SYN_RECV)
 			return;
 		seg->flow.realm = netns_of(sk);
-		listener_ingress(ctx, seg);
+		listener_ingress(ctx, seg, sk->state != TCP_LISTEN);
 		if (sk->state == TCP_LISTEN)
 			return;
 		tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, 0);
