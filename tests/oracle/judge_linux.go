@@ -66,6 +66,9 @@ func newJudge(w *wire, f *flow, stream []byte, s setting) *judge {
 type match struct {
 	id  uint32
 	run int // of bytes that are the frame's, around the byte
+	// whole: the run ends where the frame does, on one side. TCP may have taken no more
+	// of it than that.
+	whole bool
 }
 
 // longest is how far a run is followed: more tells nothing more.
@@ -82,19 +85,23 @@ func (j *judge) matches(at int, buf []match) []match {
 			continue
 		}
 		m := match{id: id, run: 1}
-		for i := at - 1; i >= 0 && int32(i) >= f.off && m.run < longest && j.stream[i] == contentByte(id, uint32(i)); i-- {
+		i := at - 1
+		for ; i >= 0 && int32(i) >= f.off && m.run < longest && j.stream[i] == contentByte(id, uint32(i)); i-- {
 			m.run++
 		}
-		for i := at + 1; i < len(j.stream) && int32(i) < f.off+f.size && m.run < longest && j.stream[i] == contentByte(id, uint32(i)); i++ {
+		m.whole = int32(i) < f.off
+		for i = at + 1; i < len(j.stream) && int32(i) < f.off+f.size && m.run < longest && j.stream[i] == contentByte(id, uint32(i)); i++ {
 			m.run++
 		}
+		m.whole = m.whole || int32(i) >= f.off+f.size
 		buf = append(buf, m)
 	}
 	return buf
 }
 
 // enough is how many bytes more than any other a frame's run has to have where
-// several match: that others have as many by chance happens once in 2^24.
+// several match: that others have as many by chance happens once in 2^24. That does not
+// count against a frame which TCP may have taken no more of.
 const enough = 3
 
 // truth returns the frame that brought a byte, 0 where that is undecided. ok is
@@ -104,18 +111,21 @@ func (j *judge) truth(at int, buf []match) (id uint32, ms []match, ok bool) {
 	if len(ms) == 0 {
 		return 0, ms, false
 	}
-	best, second := 0, 0
-	for _, m := range ms {
-		if m.run > best {
-			best, second, id = m.run, best, m.id
-		} else if m.run > second {
-			second = m.run
+	best, second := ms[0], match{}
+	whole := false
+	for _, m := range ms[1:] {
+		if m.run > best.run {
+			best, m = m, best
 		}
+		if m.run > second.run {
+			second = m
+		}
+		whole = whole || m.whole
 	}
-	if len(ms) > 1 && best < second+enough {
-		id = 0
+	if len(ms) > 1 && (whole || best.run < second.run+enough) {
+		return 0, ms, true
 	}
-	return id, ms, true
+	return best.id, ms, true
 }
 
 // read judges the answer to what brought the last byte read.
