@@ -625,14 +625,12 @@ func TestTruthTCPWindow(t *testing.T) {
 	})
 }
 
-// TestTruthTCPDialing has the SYN-ACK and what follows it come while the socket is
-// locked: the filter sees them before TCP knows any number of the connection.
-func TestTruthTCPDialing(t *testing.T) {
-	p := newTCPPeer(t)
+// slowOptions has each look at an option take its time, while the socket is locked.
+func slowOptions(t *testing.T) {
+	t.Helper()
 	a, err := bpf.Attach(bpf.Options{})
 	must(t, err)
-	defer a.Close()
-	// The socket is locked while the programs look at an option: this one takes its time.
+	t.Cleanup(func() { _ = a.Close() })
 	attachOther(t, a.Cgroup(), ebpf.AttachCGroupGetsockopt, asm.Instructions{
 		asm.Mov.Imm(asm.R0, 0),
 		asm.Add.Imm(asm.R0, 1).WithSymbol("again"),
@@ -640,6 +638,13 @@ func TestTruthTCPDialing(t *testing.T) {
 		asm.Mov.Imm(asm.R0, 1),
 		asm.Return(),
 	})
+}
+
+// TestTruthTCPDialing has the SYN-ACK and what follows it come while the socket is
+// locked: the filter sees them before TCP knows any number of the connection.
+func TestTruthTCPDialing(t *testing.T) {
+	p := newTCPPeer(t)
+	slowOptions(t)
 	d := sockmeta.Dialer{Require: true}
 	var stop chan struct{}
 	d.Control = func(_, _ string, rc syscall.RawConn) (err error) {

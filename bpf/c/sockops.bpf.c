@@ -158,7 +158,7 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 			tcp->opened = tcp->opening.seq = FIRST_SEQ;
 			if (is_syn_of(&c, &tcp->opening))
 				tcp->opening_flags = 0;
-			else if (hs->repeated || hs->syns > 1)
+			else if (hs->repeated || hs->syns > 1 || hs->reset)
 				tcp->opening_flags = SOCKMETA_F_REPEATED | SOCKMETA_F_UNPROVEN;
 			else if (hs->cookie)
 				tcp->opening_flags = SOCKMETA_F_UNPROVEN;
