@@ -223,15 +223,16 @@ func (s *stream) lost(what string, err error) error {
 	switch {
 	case errors.Is(err, sockmeta.ErrOverrun):
 		s.ledger.add(what+" lost: overrun", 1)
+	case !errors.Is(err, sockmeta.ErrNotSupported) && !errors.Is(err, sockmeta.ErrNoMetadata):
+		return err
+	case s.isClosed():
+		// Then nobody had accepted it when it ended (docs/security.md, Memory), and who
+		// was given it opted in anew.
+		s.ledger.add(what+" lost: ended before it was accepted", 1)
 	case errors.Is(err, sockmeta.ErrNoMetadata):
 		s.ledger.add(what+" lost: no record", 1)
-	case errors.Is(err, sockmeta.ErrNotSupported) && s.isClosed():
-		// Then nobody had accepted it when it ended: docs/security.md, Memory.
-		s.ledger.add(what+" lost: ended before it was accepted", 1)
-	case errors.Is(err, sockmeta.ErrNotSupported):
-		s.ledger.add(what+" lost: not supported", 1)
 	default:
-		return err
+		s.ledger.add(what+" lost: not supported", 1)
 	}
 	return nil
 }
