@@ -10,9 +10,8 @@ import (
 )
 
 const (
-	recordVersion = abi.RecordVersion
-	recordLen     = int(unsafe.Sizeof(abi.Record{}))
-	recordHdrLen  = int(unsafe.Offsetof(abi.Record{}.Area))
+	recordLen    = int(unsafe.Sizeof(abi.Record{}))
+	recordHdrLen = abi.RecordHdrLen
 
 	// hdrLenMin is the part that says where everything else is, up to and
 	// including flags.
@@ -44,7 +43,7 @@ func (m *Metadata) bytes() *[recordLen]byte {
 }
 
 func (m *Metadata) stamp() {
-	m.rec.Version = recordVersion
+	m.rec.Version = abi.RecordVersion
 	m.rec.HdrLen = uint8(recordHdrLen)
 }
 
@@ -118,7 +117,7 @@ func (m *Metadata) appendRecord(dst []byte) []byte {
 	n := m.areaLen()
 	at := len(dst)
 	dst = append(dst, m.bytes()[:recordHdrLen+n]...)
-	dst[at], dst[at+1], dst[at+2] = recordVersion, byte(recordHdrLen), byte(n)
+	dst[at], dst[at+1], dst[at+2] = abi.RecordVersion, byte(recordHdrLen), byte(n)
 	return dst
 }
 

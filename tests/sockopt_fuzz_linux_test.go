@@ -74,7 +74,7 @@ func FuzzSockopt(f *testing.F) {
 		return b
 	}
 	for kind := range uint8(4) {
-		for _, b := range [][]byte{nil, enable, enable[:7], append(slices.Clip(enable), 1), make([]byte, 8), enableWith(0), enableWith(abi.EnableCmsg), enableWith(enableAsk), enableWith(4), append(enableWith(0), make([]byte, 12)...), append(enableWith(0), make([]byte, 13)...), append(enableWith(0), 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0)} {
+		for _, b := range [][]byte{nil, enable, enable[:7], append(slices.Clip(enable), 1), make([]byte, 8), enableWith(0), enableWith(abi.EnableCmsg), enableWith(abi.EnableAsk), enableWith(4), append(enableWith(0), make([]byte, 12)...), append(enableWith(0), make([]byte, 13)...), append(enableWith(0), 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0)} {
 			f.Add(kind, true, int32(abi.OptEnable), b, uint16(0))
 		}
 		for _, b := range [][]byte{nil, record, record[:recordHdr], record[:len(record)-1], padded, append(slices.Clip(padded), 0), wrong(0, 2), wrong(1, 60), wrong(2, 13), wrong(3, 3), make([]byte, 4096)} {
@@ -159,9 +159,6 @@ func sendToItself(t *testing.T, fd int) {
 	}
 }
 
-// enableAsk is SOCKMETA_ENABLE_ASK.
-const enableAsk = 2
-
 // setModel is what the option says to a value.
 func setModel(udp, optedIn bool, opt int32, b []byte) unix.Errno {
 	isOurs := func() bool { return binary.NativeEndian.Uint32(b) == abi.ABI }
@@ -179,7 +176,7 @@ func setModel(udp, optedIn bool, opt int32, b []byte) unix.Errno {
 		}
 		if len(b) >= enableLen+4 {
 			flags := binary.NativeEndian.Uint32(b[enableLen:])
-			if flags == enableAsk {
+			if flags == abi.EnableAsk {
 				return 0
 			}
 			if flags&^abi.EnableCmsg != 0 || flags != 0 && !(udp && native()) {

@@ -400,14 +400,20 @@ func TestTCPSynCookies(t *testing.T) {
 	}
 }
 
+// listenPlainTCP returns a listener that has not opted in.
+func listenPlainTCP(t *testing.T, ns *netlab.Namespace) (ln *net.TCPListener) {
+	t.Helper()
+	must(t, ns.Do(func() (err error) {
+		ln, err = net.ListenTCP("tcp", &net.TCPAddr{Port: tcpPort})
+		return err
+	}))
+	return ln
+}
+
 // TestTCPWrapped opts in a connection that is open already.
 func TestTCPWrapped(t *testing.T) {
 	lab := newTCPLab(t)
-	var plain *net.TCPListener
-	must(t, lab.Server.Do(func() (err error) {
-		plain, err = net.ListenTCP("tcp", &net.TCPAddr{Port: tcpPort})
-		return err
-	}))
+	plain := listenPlainTCP(t, lab.Server)
 	defer plain.Close()
 	client := lab.dial(lab.ServerAddr4)
 	inner, err := plain.AcceptTCP()

@@ -184,8 +184,8 @@ func newForgerSocket(o forgerOrders, to netip.AddrPort, clock uint32, opted bool
 		// Outside of the cgroup, or in a kernel without, it fails.
 		_ = bpf.EnableSocket(s.fd, 0)
 		for _, addr := range o.Memory {
-			slots := txSlotsRequest{ABI: abi.ABI, Count: 4096, Addr: addr}
-			_ = rawSetsockopt(uintptr(s.fd), abi.SOL_BPF, abi.OptTxSlots, slots.bytes())
+			slots := abi.TxSlots{ABI: abi.ABI, Count: 4096, Addr: addr}
+			_ = rawSetsockopt(uintptr(s.fd), abi.SOL_BPF, abi.OptTxSlots, unsafe.Slice((*byte)(unsafe.Pointer(&slots)), unsafe.Sizeof(slots)))
 		}
 		for _, opt := range []int{0, abi.OptEnable, abi.OptInfo, 3, 4, 5, abi.OptTxRecord, abi.OptTxSlots, abi.OptTxInfo, 9, 10, abi.OptSlot, abi.OptSlot + 1, -1} {
 			_ = rawSetsockopt(uintptr(s.fd), abi.SOL_BPF, opt, forgedRecord())
@@ -213,13 +213,6 @@ func newForgerSocket(o forgerOrders, to netip.AddrPort, clock uint32, opted bool
 	v := [2]uint32{clock, 0}
 	return s, unix.SetsockoptString(s.fd, unix.SOL_SOCKET, unix.SO_TXTIME, string(unsafe.Slice((*byte)(unsafe.Pointer(&v)), 8)))
 }
-
-type txSlotsRequest struct {
-	ABI, Count uint32
-	Addr       uint64
-}
-
-func (r *txSlotsRequest) bytes() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(r)), 16) }
 
 // sendAll sends a datagram with each time, alone and with a record in a raw control
 // message.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -543,11 +542,7 @@ func TestTruthTCPHandshakeAhead(t *testing.T) {
 // TestTruthTCPLate opts a connection in that has segments waiting out of order.
 func TestTruthTCPLate(t *testing.T) {
 	p := newTCPPeer(t)
-	var ln *net.TCPListener
-	must(t, p.Server.Do(func() (err error) {
-		ln, err = net.ListenTCP("tcp", &net.TCPAddr{Port: tcpPort})
-		return err
-	}))
+	ln := listenPlainTCP(t, p.Server)
 	defer ln.Close()
 	h := p.dial(40000, 0)
 	plain, err := ln.AcceptTCP()
@@ -766,11 +761,7 @@ func TestTruthTCPDiverted(t *testing.T) {
 // something.
 func TestTruthTCPLateStates(t *testing.T) {
 	p := newTCPPeer(t)
-	var ln *net.TCPListener
-	must(t, p.Server.Do(func() (err error) {
-		ln, err = net.ListenTCP("tcp", &net.TCPAddr{Port: tcpPort})
-		return err
-	}))
+	ln := listenPlainTCP(t, p.Server)
 	defer ln.Close()
 	h := p.dial(40000, 0)
 	plain, err := ln.AcceptTCP()

@@ -165,16 +165,7 @@ static __always_inline int is_outer(__u64 mac, __u32 inside)
 	       proto == IPPROTO_IPV6;
 }
 
-/*
- * Finds the area of a packet that was decapsulated since, which is where it was: in
- * front of the outer headers. Those are Ethernet, IPv4 or IPv6, and up to 16 bytes: none
- * (IPIP), of GRE with what options it has, or of UDP with VXLAN, Geneve without options,
- * or GUE. Returns how far in front of the mac header it ends, 0 if it was not found.
- *
- * When the kernel takes a VLAN tag from the packet inside, it moves what it takes for
- * the area, which is as many bytes in front of the tag (skb_reorder_vlan_header). Those
- * of a longer area than the outer headers would be a part of the area itself.
- */
+/* Of find_outer(). */
 struct outer {
 	__u64 end;
 	__u32 len, room, may_have_tag;
@@ -196,6 +187,16 @@ static int look_for_outer(__u32 i, struct outer *o)
 	return 1;
 }
 
+/*
+ * Finds the area of a packet that was decapsulated since, which is where it was: in
+ * front of the outer headers. Those are Ethernet, IPv4 or IPv6, and up to 16 bytes: none
+ * (IPIP), of GRE with what options it has, or of UDP with VXLAN, Geneve without options,
+ * or GUE. Returns how far in front of the mac header it ends, 0 if it was not found.
+ *
+ * When the kernel takes a VLAN tag from the packet inside, it moves what it takes for
+ * the area, which is as many bytes in front of the tag (skb_reorder_vlan_header). Those
+ * of a longer area than the outer headers would be a part of the area itself.
+ */
 __noinline __u32 find_outer(__u64 end, __u32 len, __u32 room, __u32 may_have_tag)
 {
 	struct outer o = { .end = end, .len = len, .room = room, .may_have_tag = may_have_tag };
@@ -204,11 +205,7 @@ __noinline __u32 find_outer(__u64 end, __u32 len, __u32 room, __u32 may_have_tag
 	return o.distance;
 }
 
-/*
- * Whether the secret, or half of it, is anywhere in the area: something moved or cut a
- * sealed one, as a VLAN tag does that is pushed or popped, and others are not to see
- * what is left.
- */
+/* Of holds_secret(). */
 struct secret_search {
 	__u64 area;
 	__u64 seen;		/* the last 8 bytes */
@@ -237,6 +234,11 @@ static int look_for_secret(__u32 i, struct secret_search *s)
 	return 0;
 }
 
+/*
+ * Whether the secret, or half of it, is anywhere in the area: something moved or cut a
+ * sealed one, as a VLAN tag does that is pushed or popped, and others are not to see
+ * what is left.
+ */
 __noinline int holds_secret(__u64 area, __u32 len)
 {
 	const struct sockmeta_host *host = sockmeta_this_host();

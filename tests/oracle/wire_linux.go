@@ -208,12 +208,12 @@ func (w *wire) fromClientTCP(f *flow, p *packet, segment int) {
 		segment = p.payload
 	}
 	segment = min(segment, p.mostPayload())
-	for at := 0; at == 0 || at < p.payload; at += segment {
+	for at := 0; ; at += segment {
 		piece := p.piece(at, min(segment, p.payload-at))
 		if f.greeted || w.endGreeting(f, &piece) {
 			w.tamper(f, &piece)
 		}
-		if segment == 0 {
+		if at+segment >= p.payload {
 			return
 		}
 	}

@@ -41,7 +41,7 @@ func (a *adopter) act(l *Ledger) {
 		}
 		own := new(Ledger)
 		ledgers = append(ledgers, own)
-		wg.Go(func() { serve(c, rand.New(rand.NewPCG(a.Seed, number)), own) })
+		wg.Go(func() { serve(c, true, rand.New(rand.NewPCG(a.Seed, number)), own) })
 	}
 	wg.Wait()
 	for _, own := range ledgers {

@@ -85,7 +85,7 @@ func (s *server) accept(listener *sockmeta.TCPListener, port int, l *Ledger) {
 		}
 		own := new(Ledger)
 		ledgers = append(ledgers, own)
-		wg.Go(func() { serve(c, rand.New(rand.NewPCG(s.Seed, number)), own) })
+		wg.Go(func() { serve(c, false, rand.New(rand.NewPCG(s.Seed, number)), own) })
 	}
 	wg.Wait()
 	for _, own := range ledgers {
@@ -94,10 +94,10 @@ func (s *server) accept(listener *sockmeta.TCPListener, port int, l *Ledger) {
 }
 
 // serve serves one connection. Those who dial reset some.
-func serve(c *sockmeta.TCPConn, rng *rand.Rand, l *Ledger) {
+func serve(c *sockmeta.TCPConn, adopted bool, rng *rand.Rand, l *Ledger) {
 	defer c.Close()
 	l.add("tcp accepted", 1)
-	st := stream{conn: c, rng: rng, ledger: l}
+	st := stream{conn: c, adopted: adopted, rng: rng, ledger: l}
 	err := st.serve()
 	switch {
 	case errors.Is(err, unix.ECONNRESET):
@@ -110,9 +110,10 @@ func serve(c *sockmeta.TCPConn, rng *rand.Rand, l *Ledger) {
 // stream reads one connection. Where in it the reader is follows from the sequence
 // number that the producer gave the SYN.
 type stream struct {
-	conn   *sockmeta.TCPConn
-	rng    *rand.Rand
-	ledger *Ledger
+	conn    *sockmeta.TCPConn
+	adopted bool // another process accepted it
+	rng     *rand.Rand
+	ledger  *Ledger
 
 	known  bool   // unread is
 	unread uint32 // sequence number of the byte in front of the first
@@ -225,9 +226,9 @@ func (s *stream) lost(what string, err error) error {
 		s.ledger.add(what+" lost: overrun", 1)
 	case !errors.Is(err, sockmeta.ErrNotSupported) && !errors.Is(err, sockmeta.ErrNoMetadata):
 		return err
-	case s.isClosed():
-		// Then nobody had accepted it when it ended (docs/security.md, Memory), and who
-		// was given it opted in anew.
+	case (s.adopted || errors.Is(err, sockmeta.ErrNotSupported)) && s.isClosed():
+		// Then nobody had accepted it when it ended: docs/security.md, Memory. Who is
+		// given such a connection opts in anew.
 		s.ledger.add(what+" lost: ended before it was accepted", 1)
 	case errors.Is(err, sockmeta.ErrNoMetadata):
 		s.ledger.add(what+" lost: no record", 1)

@@ -34,21 +34,23 @@ func TestTargetTests(t *testing.T) {
 		target, run string
 		wantTests   int
 		wantRun     string
+		wantSkip    bool
 	}{
-		{"6.12", "", 4, ""},
-		{"6.12", "TestUDP", 4, "TestUDP"},
-		{"6.12+lockdown", "", 1, "^TestLockdown"},
-		{"6.12+lockdown", "TestUDP", 1, "TestUDP"},
-		{"7.3+native", "", 2, ""},
-		{"7.3+kmod", "", 1, "^TestNative"},
+		{"6.12", "", 4, "", false},
+		{"6.12", "TestUDP", 4, "TestUDP", false},
+		{"6.12+lockdown", "", 1, "^TestLockdown", false},
+		{"6.12+lockdown", "TestUDP", 1, "TestUDP", false},
+		{"7.3+native", "", 2, "", true},
+		{"7.3+native", "TestTCP", 2, "TestTCP", false},
+		{"7.3+kmod", "", 1, "^TestNative", false},
 	} {
 		targets, err := parseTargets(tt.target)
 		if err != nil {
 			t.Fatal(err)
 		}
 		tests, s := targets[0].tests(all, testSettings{run: tt.run})
-		if len(tests) != tt.wantTests || s.run != tt.wantRun {
-			t.Errorf("%s with %q: %d packages, %q", tt.target, tt.run, len(tests), s.run)
+		if len(tests) != tt.wantTests || s.run != tt.wantRun || s.skip != "" != tt.wantSkip {
+			t.Errorf("%s with %q: %d packages, %q without %q", tt.target, tt.run, len(tests), s.run, s.skip)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"go/format"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,7 +40,7 @@ var constants = map[string]struct{ c, goName, goType string }{
 // words are parts of names that Go writes in another way.
 var words = map[string]string{
 	"abi": "ABI", "cpu": "CPU", "dev": "Device", "hwtstamp": "HWTstamp", "id": "ID", "ids": "IDs", "ifindex": "IfIndex",
-	"napi": "NAPI", "synack": "SynAck", "tci": "TCI", "tcp": "TCP", "tgid": "TGID", "tlv": "TLV",
+	"napi": "NAPI", "synack": "SynAck", "tci": "TCI", "tcp": "TCP", "tlv": "TLV",
 	"tsflags": "TSFlags", "vlan": "VLAN",
 }
 
@@ -90,7 +91,7 @@ func compile(cc, source string) (*btf.Spec, error) {
 }
 
 func writeConstants(w io.Writer, spec *btf.Spec) error {
-	for _, name := range sorted(constants) {
+	for _, name := range slices.Sorted(maps.Keys(constants)) {
 		var enum *btf.Enum
 		if err := spec.TypeByName(prefix+name, &enum); err != nil {
 			return fmt.Errorf("enum %s: %w", name, err)
@@ -133,7 +134,7 @@ func writeStructs(w io.Writer, spec *btf.Spec) error {
 		collect(btf.UnderlyingType(p.Target), names, byName)
 	}
 	formatter := btf.GoFormatter{Names: names, Identifier: goName}
-	for _, name := range sorted(byName) {
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		declaration, err := formatter.TypeDeclaration(name, byName[name])
 		if err != nil {
 			return fmt.Errorf("%s: %w", byName[name].Name, err)
@@ -169,13 +170,4 @@ func goName(c string) string {
 		}
 	}
 	return b.String()
-}
-
-func sorted[T any](m map[string]T) []string {
-	var names []string
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
