@@ -16,3 +16,4 @@ package bpf
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" -no-global-types local c/local.bpf.c
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" -no-global-types tracing c/tracing.bpf.c
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel,bpfeb -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu" -no-global-types native c/native.bpf.c
+//go:generate go run ../internal/btforder egress_bpfeb.o egress_bpfel.o ingress_bpfeb.o ingress_bpfel.o local_bpfeb.o local_bpfel.o native_bpfeb.o native_bpfel.o producer_bpfeb.o producer_bpfel.o release_bpfeb.o release_bpfel.o sockops_bpfeb.o sockops_bpfel.o sockopt_bpfeb.o sockopt_bpfel.o tracing_bpfeb.o tracing_bpfel.o
