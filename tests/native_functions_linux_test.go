@@ -34,7 +34,8 @@ var kmodPutErrors = testprog.KmodKmodSeen{
 // to refuse.
 func TestNativeFunctions(t *testing.T) {
 	lab := newNativeLab(t)
-	attachArea(t, lab.Server, lab.ServerIf, anchored(cmsg.FormatTLV, 16, 2, 1, 2))
+	area := sealed(t, anchored(cmsg.FormatTLV, 16, 2, 1, 2))
+	attachBytes(t, lab.Server, lab.ServerIf, area)
 	spec, err := testprog.LoadKmod()
 	must(t, err)
 	must(t, spec.Variables["type"].Set(uint32(kmodType)))
@@ -78,7 +79,7 @@ func TestNativeFunctions(t *testing.T) {
 	r, err := receiveFrom(fd, true, 0)
 	must(t, err)
 	want := kmodPutErrors
-	want.Runs, want.Meta, want.MetaShort = 1, 8, -int64(unix.E2BIG)
+	want.Runs, want.Meta, want.MetaShort = 1, int64(len(area)), -int64(unix.E2BIG)
 	if got := seen(objs.Received); got != want {
 		t.Errorf("recvmsg: %+v, want %+v", got, want)
 	}

@@ -178,8 +178,9 @@ func (s *nested) gone(i int) error {
 			return fmt.Errorf("sent %d bytes: %w", n, sent)
 		}
 		n, _, err := u.ReadMetadata(b, &got)
-		if err == nil && s.reopened() && os.Geteuid() != 0 {
-			// The kernel answers for the socket's own datagrams, whoever asks.
+		if have := s.newest(); err == nil && have.Err() == nil && (!have.Mapped || have.Tier == sockmeta.TierNative) {
+			// The kernel answers for the socket's own datagrams, whoever asks, and
+			// the native tier's records come with them.
 			err = sockmeta.ErrNoMetadata
 		}
 		if n != 7 || !sockmeta.IsMetadataError(err) || errors.Is(err, sockmeta.ErrOverrun) {
@@ -196,9 +197,12 @@ func (s *nested) gone(i int) error {
 	return errors.Join(errs...)
 }
 
+// newest is what the newest wrapper has.
+func (s *nested) newest() sockmeta.Support { return s.udp[len(s.udp)-1].Support() }
+
 // reopened says whether the newest wrapper has the sockets for other programs: what
 // TCP keeps for a connection is any wrapper's then.
-func (s *nested) reopened() bool { return s.udp[len(s.udp)-1].Support().Err() == nil }
+func (s *nested) reopened() bool { return s.newest().Err() == nil }
 
 func (s *nested) do(command string) error {
 	var i int
