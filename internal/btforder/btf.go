@@ -133,19 +133,21 @@ func (b *information) parseType(data []byte) (int, error) {
 		return 0, errShort
 	}
 	b.types = append(b.types, data[:size])
-	b.names = append(b.names, data[:4])
-	for _, at := range onceIDs {
-		b.ids = append(b.ids, data[at:at+4])
-	}
+	b.note(data, []int{0}, onceIDs)
 	for m := data[size-vlen*member : size]; len(m) > 0; m = m[member:] {
-		for _, at := range names {
-			b.names = append(b.names, m[at:at+4])
-		}
-		for _, at := range ids {
-			b.ids = append(b.ids, m[at:at+4])
-		}
+		b.note(m, names, ids)
 	}
 	return size, nil
+}
+
+// note notes the words of a record that name strings and types.
+func (b *information) note(record []byte, names, ids []int) {
+	for _, at := range names {
+		b.names = append(b.names, record[at:at+4])
+	}
+	for _, at := range ids {
+		b.ids = append(b.ids, record[at:at+4])
+	}
 }
 
 // parseExt notes the words of func_info, line_info and core_relo.
@@ -189,12 +191,7 @@ func (b *information) parseRecords(data []byte, names, ids []int) error {
 			return errShort
 		}
 		for ; n > 0; n, data = n-1, data[size:] {
-			for _, at := range names {
-				b.names = append(b.names, data[at:at+4])
-			}
-			for _, at := range ids {
-				b.ids = append(b.ids, data[at:at+4])
-			}
+			b.note(data, names, ids)
 		}
 	}
 	return nil
