@@ -35,6 +35,16 @@ static __always_inline __u64 read_seq(__u64 *seq)
 	return __sync_fetch_and_add(seq, 0);
 }
 
+/* A full barrier on a word that is there. Where nobody takes what a fetching atomic
+ * returns, the compiler makes another of it, which orders nothing on arm64.
+ */
+static __always_inline void barrier_fetching(__u64 *word)
+{
+	__u64 taken = read_seq(word);
+
+	asm volatile("" : : "r"(taken));
+}
+
 /* Whether there is a record under that number, and not an empty place or one
  * that is being written.
  */
