@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,10 +15,21 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+// objectsOf returns the directory of the committed objects. Machines that tests are
+// carried to have no sources.
+func objectsOf(t *testing.T) string {
+	t.Helper()
+	const dir = "../../bpf"
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("no objects to put in order")
+	}
+	return dir
+}
+
 // TestOrder holds that the committed objects are in order, that another order of forward
 // declarations comes back to the same bytes, and that a loader reads both.
 func TestOrder(t *testing.T) {
-	objects, err := filepath.Glob("../../bpf/*_bpfe[lb].o")
+	objects, err := filepath.Glob(filepath.Join(objectsOf(t), "*_bpfe[lb].o"))
 	if err != nil || len(objects) == 0 {
 		t.Fatalf("objects: %d, %v", len(objects), err)
 	}
@@ -50,7 +63,7 @@ func TestOrder(t *testing.T) {
 
 // TestOrderShort holds that cut sections are errors.
 func TestOrderShort(t *testing.T) {
-	object, err := os.ReadFile("../../bpf/local_bpfel.o")
+	object, err := os.ReadFile(filepath.Join(objectsOf(t), "local_bpfel.o"))
 	if err != nil {
 		t.Fatal(err)
 	}
