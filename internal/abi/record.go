@@ -14,6 +14,8 @@ const recordWords = unsafe.Sizeof(Record{}) / 8
 
 func (r *Record) words() *[recordWords]uint64 { return (*[recordWords]uint64)(unsafe.Pointer(r)) }
 
+func (r *Record) bytes() *[recordWords * 8]byte { return (*[recordWords * 8]byte)(unsafe.Pointer(r)) }
+
 // used is how many words of the record are in use: its fixed part, and its area.
 func (r *Record) used() int {
 	return min((int(r.HdrLen)+int(r.AreaLen)+7)/8, int(recordWords))
@@ -31,6 +33,10 @@ func (r *Record) Load(src *Record) {
 		to[i] = atomic.LoadUint64(&from[i])
 	}
 	r.clear(used, old)
+	// A slot holds the end of an older record behind a shorter one.
+	if end := int(r.HdrLen) + int(r.AreaLen); end < used*8 {
+		clear(r.bytes()[end : used*8])
+	}
 }
 
 // Set makes r a copy of src. It touches what is in use of the two, no more.

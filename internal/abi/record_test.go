@@ -41,3 +41,21 @@ func TestCopies(t *testing.T) {
 		t.Errorf("nothing: %v", load)
 	}
 }
+
+// TestLoadOfUsedSlot holds that what is behind the area, of an older record in the slot, is
+// left there: records of one packet are equal.
+func TestLoadOfUsedSlot(t *testing.T) {
+	for area := range 253 {
+		want := record(RecordHdrLen, area)
+		end := RecordHdrLen + area
+		clear(want.bytes()[end:])
+		slot := want
+		for i := end; i < len(slot.bytes()); i++ {
+			slot.bytes()[i] = 0xff
+		}
+		var got Record
+		if got.Load(&slot); got != want {
+			t.Errorf("area of %d bytes: %x, want %x", area, got, want)
+		}
+	}
+}
