@@ -90,7 +90,7 @@ func attach(dir *os.File, opts Options) (*Attachment, error) {
 		return nil, err
 	}
 	if err := toAttach.check(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cgroup %s: %w", dir.Name(), err)
 	}
 	id, err := cgroupID(dir)
 	if err != nil {

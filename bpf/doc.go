@@ -12,8 +12,8 @@
 // Others are there for those who ask for them: AttachLocal lets metadata reach
 // receivers on the same host, Options.Tracing reads raw control messages, and
 // AttachProducer attaches an XDP program that puts metadata in front of an
-// interface's packets. Your own XDP and TC programs do the same with
-// include/sockmeta.h, and read what applications send with include/sockmeta_tx.h.
+// interface's packets. Your own XDP programs do the same with include/sockmeta.h, and
+// those at TC or cgroup egress read what applications send with include/sockmeta_tx.h.
 //
 // Attaching needs Linux 6.1 with BTF (/sys/kernel/btf/vmlinux), a cgroup v2
 // hierarchy, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON in the initial user

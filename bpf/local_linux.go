@@ -150,7 +150,8 @@ func haveDeliveryTimes(types *btf.Cache) error {
 }
 
 // otherEnd returns the index of the interface that gets what this one sends: of a
-// veth device's peer, in its namespace. It is 0 for the loopback device.
+// veth device's peer, in its namespace. It is 0 for the loopback device. Others lead to
+// other hosts, or to devices below them.
 func otherEnd(index int) (uint32, error) {
 	table, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
 	if err != nil {
@@ -161,21 +162,48 @@ func otherEnd(index int) (uint32, error) {
 		return 0, os.NewSyscallError("parsenetlinkmessage", err)
 	}
 	for _, m := range msgs {
-		if m.Header.Type != unix.RTM_NEWLINK || (*unix.IfInfomsg)(unsafe.Pointer(&m.Data[0])).Index != int32(index) {
+		link := (*unix.IfInfomsg)(unsafe.Pointer(&m.Data[0]))
+		if m.Header.Type != unix.RTM_NEWLINK || link.Index != int32(index) {
 			continue
+		}
+		if link.Flags&unix.IFF_LOOPBACK != 0 {
+			return 0, nil
 		}
 		attrs, err := syscall.ParseNetlinkRouteAttr(&m)
 		if err != nil {
 			return 0, os.NewSyscallError("parsenetlinkrouteattr", err)
 		}
+		var kind string
+		var end uint32
 		for _, a := range attrs {
-			if a.Attr.Type == unix.IFLA_LINK && len(a.Value) == 4 {
-				return binary.NativeEndian.Uint32(a.Value), nil
+			switch {
+			case a.Attr.Type == unix.IFLA_LINK && len(a.Value) == 4:
+				end = binary.NativeEndian.Uint32(a.Value)
+			case a.Attr.Type == unix.IFLA_LINKINFO:
+				kind = linkKind(a.Value)
 			}
 		}
-		return 0, nil
+		if kind != "veth" || end == 0 {
+			return 0, errors.New("it is neither loopback nor an end of a veth pair: what it receives comes from elsewhere")
+		}
+		return end, nil
 	}
 	return 0, unix.ENODEV
+}
+
+// linkKind returns the kind in the attributes of an IFLA_LINKINFO.
+func linkKind(info []byte) string {
+	for len(info) >= unix.SizeofNlAttr {
+		n, typ := int(binary.NativeEndian.Uint16(info)), binary.NativeEndian.Uint16(info[2:])
+		if n < unix.SizeofNlAttr || n > len(info) {
+			break
+		}
+		if typ == unix.IFLA_INFO_KIND {
+			return unix.ByteSliceToString(info[unix.SizeofNlAttr:n])
+		}
+		info = info[min((n+3)&^3, len(info)):]
+	}
+	return ""
 }
 
 // netnsCookie returns the number of the calling thread's network namespace.

@@ -2,7 +2,7 @@
 
 // Package cmsg reads and writes control messages, the ancillary data of
 // recvmsg(2) and sendmsg(2), and what sockmeta carries in them: the record of a
-// packet's metadata and the TLV area that XDP and TC programs wrote in front of
+// packet's metadata and the TLV area that XDP programs wrote in front of
 // it.
 //
 // Three layers can be used each for itself:

@@ -9,8 +9,8 @@ import (
 )
 
 // A Key says what a TLV holds. Keys 1 to 15 mean the same in every program, 16
-// to 127 are the user's, 128 to 254 are given out by name at run time, 0 and
-// 255 belong to the area itself. See bpf/include/sockmeta.h.
+// to 127 are the user's, 0 and 255 belong to the area itself. 128 to 254 are kept for
+// keys by name, which nothing gives out yet. See bpf/include/sockmeta.h.
 type Key uint8
 
 // Keys with a fixed meaning, and where ranges start. Numbers are in host byte
@@ -24,7 +24,7 @@ const (
 	KeyTunnelID  = Key(abi.KeyTunnelID)  // uint64, VNI or GRE key
 	KeySender    = Key(abi.KeySender)    // TLVs that the sender gave, see [Metadata.Sender]
 	KeyUser      = Key(abi.KeyUser)      // first of the user's
-	KeyDynamic   = Key(abi.KeyDynamic)   // first of those given out by name
+	KeyDynamic   = Key(abi.KeyDynamic)   // first of those kept for keys by name
 	KeyAnchor    = Key(abi.KeyAnchor)    // ends the area, see [AnchorFormat]
 )
 

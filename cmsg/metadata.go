@@ -11,7 +11,7 @@ import (
 
 // Metadata is what is known about one packet, or about the segment that brought
 // some bytes of a TCP stream: the record, struct sockmeta_record in
-// bpf/include/sockmeta_abi.h, with the area that XDP and TC programs wrote.
+// bpf/include/sockmeta_abi.h, with the area that XDP programs wrote.
 //
 // It is a value of 320 bytes that holds everything inline. The zero Metadata is
 // empty and ready for use; a copy is complete and can be kept; one Metadata can
@@ -29,7 +29,9 @@ func (m *Metadata) Reset() { *m = Metadata{} }
 func (m *Metadata) has(bit uint16) bool { return m.rec.Valid&bit != 0 }
 
 // Timestamp returns when the kernel received the packet, by CLOCK_REALTIME, in
-// nanoseconds, and false if it was not taken. It has no monotonic reading.
+// nanoseconds, and false if it was not taken. It has no monotonic reading. The kernel
+// takes it while any socket of the host asks for times (net_enable_timestamp in
+// net/core/dev.c): ask by SO_TIMESTAMPING or SO_TIMESTAMPNS to be sure of it.
 func (m *Metadata) Timestamp() (time.Time, bool) {
 	if !m.has(abi.ValidTstamp) {
 		return time.Time{}, false

@@ -57,6 +57,10 @@ func TestArrivalCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer u.Close()
+	raw, err := u.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
 	other := cmsg.Append(nil, solSocket, 99, []byte("data"))
 	record := cmsg.Append(other, cmsg.SOL_BPF, cmsg.SCM_RECORD, make([]byte, 64))
 	for _, tt := range []struct {
@@ -76,7 +80,7 @@ func TestArrivalCut(t *testing.T) {
 		{"cut, by the handle", false, other, msgCtrunc, 0, ErrNoMetadata, msgCtrunc},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := &UDPConn{sock: socket{native: tt.native}, errNoMetadata: ErrNoMetadata, udp: u}
+			c := &UDPConn{sock: socket{native: tt.native, raw: raw}, errNoMetadata: ErrNoMetadata, udp: u}
 			var md cmsg.Metadata
 			a := c.arrival(tt.oob, tt.flags)
 			if _, err := c.record(a, &md); !errors.Is(err, tt.want) || !md.IsEmpty() {
@@ -97,7 +101,11 @@ func TestArrivalRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer u.Close()
-	c := &UDPConn{sock: socket{native: true}, errNoMetadata: ErrNoMetadata, udp: u}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &UDPConn{sock: socket{native: true, raw: raw}, errNoMetadata: ErrNoMetadata, udp: u}
 	check := func(when string, mark uint32, want error) {
 		t.Helper()
 		for range 2 {

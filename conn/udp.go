@@ -36,6 +36,8 @@ type UDPConn struct {
 	// peer is the remote address where net takes a connected socket for one
 	// that is not, nil where that is not known.
 	peer atomic.Pointer[netip.AddrPort]
+	// detached is what becomes of reading once the programs have gone.
+	detached detached
 	// batch is what ReadBatch and its like need.
 	batch batchState
 	gro   groState

@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
@@ -95,9 +97,7 @@ func (c *UDPConn) Metadata() (cmsg.Metadata, error) {
 	}
 	err := c.lastMetadata(&md)
 	if err == c.errNoMetadata {
-		if why := c.sock.attached(); why != nil {
-			err = opError("metadata", c.udp, fmt.Errorf("%w: %w", ErrNoMetadata, why))
-		}
+		err = c.askDetached()
 	}
 	return md, err
 }
@@ -123,7 +123,7 @@ func (c *UDPConn) record(a arrival, md *cmsg.Metadata) (tsflags uint32, err erro
 	case ErrOverrun:
 		err = c.overrun()
 	case ErrNoMetadata:
-		err = c.errNoMetadata
+		err = c.noMetadata()
 	default:
 		err = opError("metadata", c.udp, err)
 	}
@@ -138,6 +138,39 @@ func (c *UDPConn) overrun() error {
 		return opError("metadata", c.udp, err)
 	}
 	return c.errOverrun
+}
+
+// detached says that there is no metadata any more, and until when to take it for granted
+// that there is.
+type detached struct {
+	err     atomic.Pointer[error]
+	checked atomic.Int64 // since processStart
+}
+
+// noMetadata is the error of a datagram that has none. Whether the programs have gone it
+// asks every now and then, as senders do.
+func (c *UDPConn) noMetadata() error {
+	d := &c.detached
+	if err := d.err.Load(); err != nil {
+		return *err
+	}
+	now, checked := int64(time.Since(processStart)), d.checked.Load()
+	if now-checked <= int64(checkEvery) || !d.checked.CompareAndSwap(checked, now) {
+		return c.errNoMetadata
+	}
+	return c.askDetached()
+}
+
+// askDetached is noMetadata, and asks now. Programs that have gone do not come back: those
+// that are attached next are others.
+func (c *UDPConn) askDetached() error {
+	why := c.sock.attached()
+	if why == nil {
+		return c.errNoMetadata
+	}
+	err := opError("metadata", c.udp, fmt.Errorf("%w: %w", ErrNoMetadata, why))
+	c.detached.err.Store(&err)
+	return err
 }
 
 // A query asks the kernel for one record. They are used again, as RawConn's

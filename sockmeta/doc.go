@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package sockmeta lets applications see what packets learnt on their way up
-// the Linux stack: the values that XDP and TC programs put in front of them
+// the Linux stack: the values that XDP programs put in front of them
 // (which service a load balancer chose, a trace id), the mark, the NIC's
 // timestamp and hash, the VLAN tag.
 //

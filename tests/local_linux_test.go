@@ -435,6 +435,29 @@ func TestLocalFragments(t *testing.T) {
 	}
 }
 
+// TestLocalElsewhere asks for a device whose packets come from other hosts.
+func TestLocalElsewhere(t *testing.T) {
+	p := testutil.Pair(t)
+	a, err := bpf.Attach(bpf.Options{Cgroup: testutil.EnterCgroup(t).Path(), Policy: bpf.Policy{LocalKeys: []uint8{uint8(localKey)}}})
+	must(t, err)
+	defer a.Close()
+	must(t, netlab.AddVXLAN(p.Server, "vx0", 7, p.ServerAddr4, p.ClientAddr4, 4789, p.ServerIf))
+	for dev, there := range map[string]bool{"lo": true, p.ServerIf: true, "vx0": false} {
+		var l *bpf.Local
+		err := p.Server.Do(func() (err error) {
+			l, err = a.AttachLocal(dev)
+			return err
+		})
+		skipWithoutLocal(t, err)
+		if (err == nil) != there {
+			t.Errorf("%s: %v", dev, err)
+		}
+		if err == nil {
+			must(t, l.Close())
+		}
+	}
+}
+
 // TestLocalClose ends it, by itself and with the attachment.
 func TestLocalClose(t *testing.T) {
 	testutil.Leaks(t)

@@ -496,6 +496,20 @@ func TestUDPAfterDetach(t *testing.T) {
 				t.Errorf("%x, flags %#x, plain %x", got[:gotn], flags, want[:wantn])
 			}
 			c := meta.udpConn.(*sockmeta.UDPConn)
+			// Those who do not call it find out in a while.
+			for end := time.Now().Add(udpPatience); ; {
+				send(t, meta.client, "again")
+				_, _, err := c.ReadMetadata(make([]byte, 64), new(sockmeta.Metadata))
+				if !errors.Is(err, sockmeta.ErrNoMetadata) {
+					t.Fatalf("ReadMetadata: %v", err)
+				}
+				if errors.Is(err, sockmeta.ErrNotSupported) {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("ReadMetadata says %v, and not that the programs have gone", err)
+				}
+			}
 			if _, err := c.Metadata(); !errors.Is(err, sockmeta.ErrNoMetadata) || !errors.Is(err, sockmeta.ErrNotSupported) {
 				t.Errorf("error is %v", err)
 			}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
 /*
- * sockmeta.h: how your own XDP and TC programs give metadata to the sockets
+ * sockmeta.h: how your own XDP programs give metadata to the sockets
  * behind them. Needs nothing but libbpf's bpf_helpers.h; include vmlinux.h or
  * linux/bpf.h before it.
  *
@@ -53,7 +53,7 @@
 #include "sockmeta_abi.h"
 
 /* Keys 1 to 15 have a meaning in every program (see the comments), 16 to 127
- * are yours, 128 to 254 are given out by name at run time, 0 is padding.
+ * are yours, 128 to 254 are kept for keys by name, 0 is padding.
  */
 enum sockmeta_key {
 	SOCKMETA_KEY_PAD = 0,

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"time"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 )
@@ -28,6 +29,11 @@ func attach(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer a.Close()
+	gone, err := watchRemoval(a.Cgroup())
+	if err != nil {
+		return err
+	}
+	defer gone.Close()
 	shared := ""
 	if a.Shared() {
 		shared = ", shared with another process"
@@ -70,11 +76,17 @@ func attach(ctx context.Context, args []string, out io.Writer) (err error) {
 		defer func() { err = errors.Join(err, bpf.RevokeReceiveMap(g.Path)) }()
 		fmt.Fprintf(out, "receive map granted in %s\n", g.Path)
 	}
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
 	for {
 		select {
 		case <-report:
 			if err := printCounts(a, out); err != nil {
 				return err
+			}
+		case <-look.C:
+			if err := gone.check(); err != nil {
+				return errors.Join(err, printCounts(a, out))
 			}
 		case <-ctx.Done():
 			return printCounts(a, out)

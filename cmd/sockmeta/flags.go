@@ -56,8 +56,13 @@ func parseAttach(args []string) (attachOptions, error) {
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if flags.NArg() != 0 || o.producer == "" && len(o.services) != 0 || len(o.locals) != 0 && o.Policy.LocalKeys == nil {
-		return o, errUsage
+	switch {
+	case flags.NArg() != 0:
+		return o, fmt.Errorf("no arguments are wanted but flags: %q\n%w", flags.Args(), errUsage)
+	case o.producer == "" && len(o.services) != 0:
+		return o, fmt.Errorf("-service is for the producer: name its interface by -producer\n%w", errUsage)
+	case len(o.locals) != 0 && o.Policy.LocalKeys == nil:
+		return o, fmt.Errorf("-local lets nothing through without -local-key\n%w", errUsage)
 	}
 	return o, nil
 }

@@ -41,11 +41,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
+	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
@@ -88,9 +90,29 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return errUsage
 }
 
+// isAttached says whether sockets of this process find somebody who has attached.
+func isAttached() (bool, error) {
+	c, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var ask error
+	err = raw.Control(func(fd uintptr) { ask = bpf.AskSocket(int(fd), 0) })
+	return !errors.Is(ask, bpf.ErrNotSupported), err
+}
+
 // status makes a socket of each kind, as an application in this cgroup would, and
 // says what keeps them from better tiers.
 func status(out io.Writer) error {
+	attached, err := isAttached()
+	if err != nil {
+		return err
+	}
 	u, err := sockmeta.ListenUDP("udp", nil)
 	if err != nil {
 		return err
@@ -101,6 +123,9 @@ func status(out io.Writer) error {
 		return err
 	}
 	defer l.Close()
+	if !attached {
+		fmt.Fprintln(out, "nobody has attached the programs to this process's cgroup, or to one above; what follows is what sockets get that attach them themselves")
+	}
 	udp := u.Support()
 	fmt.Fprintf(out, "udp: %v\ntcp: %v\n", udp, l.Support())
 	if udp.Err() != nil {

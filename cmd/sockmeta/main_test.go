@@ -110,8 +110,21 @@ func (l lines) want(t *testing.T, done <-chan error, prefix string) {
 	}
 }
 
+// nobody returns what status says of a cgroup that nobody has attached to.
+func nobody(t *testing.T) bool {
+	t.Helper()
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"status"}, &out); err != nil {
+		t.Fatal(err)
+	}
+	return strings.HasPrefix(out.String(), "nobody has attached")
+}
+
 func TestAttach(t *testing.T) {
 	testutil.EnterCgroup(t)
+	if attached, err := isAttached(); err != nil || attached {
+		t.Skipf("somebody has attached to a cgroup above: %v, %v", attached, err)
+	}
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	out := make(lines, 1)
@@ -126,9 +139,37 @@ func TestAttach(t *testing.T) {
 	if err := u.Support().Err(); err != nil {
 		t.Error(err)
 	}
+	if nobody(t) {
+		t.Error("status says that nobody has attached")
+	}
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAttachRemoved has the cgroup removed, as service managers do.
+func TestAttachRemoved(t *testing.T) {
+	child := filepath.Join(testutil.EnterCgroup(t).Path(), "child")
+	if err := os.Mkdir(child, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(child)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	out := make(lines, 2)
+	done := make(chan error, 1)
+	go func() { done <- run(ctx, []string{"attach", "-cgroup", child}, out) }()
+	out.want(t, done, "attached to "+child)
+	if err := os.Remove(child); err != nil {
+		t.Fatal(err)
+	}
+	// Another one is not the one that there was.
+	if err := os.Mkdir(child, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil || !strings.Contains(err.Error(), child+" was removed") {
+		t.Errorf("ended with %v", err)
 	}
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command udpecho sends every datagram back to where it came from and logs what
-// the packet knew: what XDP and TC programs wrote in front of it, the interface,
+// the packet knew: what XDP programs wrote in front of it, the interface,
 // the hash, and so on. The echo takes the values back.
 //
 // With -demo it brings its own network, programs and clients, as root:
