@@ -132,81 +132,33 @@ func attachOwn(dir *os.File, opts Options, noNative error) (_ *Attachment, err e
 			_ = a.Close()
 		}
 	}()
-	inst, err := readInstance(p.maps.SockmetaInst)
+	inst, err := readInstance(p.maps[instanceName])
 	if err != nil {
 		return nil, err
 	}
 	a.info = inst.Info
 	a.maps = make(map[string]*ebpf.Map)
-	for name, m := range p.shared() {
+	for name, m := range p.maps {
 		if a.maps[kernelName(name)], err = m.Clone(); err != nil {
 			return nil, err
 		}
 	}
 	if a.info.Features&abi.FeatureTracing != 0 {
-		if err := a.attachTracing(&p.tracing); err != nil {
-			return nil, err
+		if err := a.attachPart(dir, p, tracingPart); err != nil {
+			return nil, fmt.Errorf("%w: %w", errTracing, err)
 		}
 	}
 	if p.missing == nil {
-		if err := a.attachNative(dir, p); err != nil {
+		a.links = append(a.links, p.faultIn...)
+		p.faultIn = nil
+		if err := a.attachPart(dir, p, nativePart); err != nil {
 			return nil, fmt.Errorf("%w: %w", errNative, err)
 		}
 	}
-	// Sockets can opt in as soon as setsockopt answers: it comes last. The kernel
-	// closes the descriptors of a process that ends in the order of their numbers,
-	// and getsockopt must not answer when ingress does not log any more: it comes
-	// first.
-	for _, at := range []struct {
-		what string
-		typ  ebpf.AttachType
-		prog *ebpf.Program
-	}{
-		{"cgroup/getsockopt", ebpf.AttachCGroupGetsockopt, p.sockopt.SockmetaGetsockopt},
-		{"cgroup_skb/ingress", ebpf.AttachCGroupInetIngress, p.ingress.SockmetaIngress},
-		{"cgroup_skb/egress", ebpf.AttachCGroupInetEgress, p.egress.SockmetaEgress},
-		{"sockops", ebpf.AttachCGroupSockOps, p.sockops.SockmetaSockops},
-		{"cgroup/sock_release", ebpf.AttachCgroupInetSockRelease, p.release.SockmetaRelease},
-		{"cgroup/setsockopt", ebpf.AttachCGroupSetsockopt, p.sockopt.SockmetaSetsockopt},
-	} {
-		if err := a.attachProgram(dir, at.what, at.typ, at.prog); err != nil {
-			return nil, err
-		}
+	if err := a.attachPart(dir, p, corePart); err != nil {
+		return nil, err
 	}
 	return a, nil
-}
-
-// attachProgram attaches a program to the cgroup.
-func (a *Attachment) attachProgram(dir *os.File, what string, typ ebpf.AttachType, prog *ebpf.Program) error {
-	// Not AttachCgroup: it opens the path anew, which may lead to another cgroup by
-	// then.
-	l, err := link.AttachRawLink(link.RawLinkOptions{
-		Target:  int(dir.Fd()),
-		Program: prog,
-		Attach:  typ,
-	})
-	if err != nil {
-		return fmt.Errorf("%s to %s: %w", what, dir.Name(), err)
-	}
-	a.links = append(a.links, l)
-	return nil
-}
-
-// attachTracing attaches to the functions that UDP sends go through. Of several
-// programs the kernel runs the one first that was attached last
-// (bpf_trampoline_link_prog in kernel/bpf/trampoline.c).
-func (a *Attachment) attachTracing(p *tracingPrograms) error {
-	for _, prog := range []*ebpf.Program{
-		p.SockmetaUdpLeave, p.SockmetaUdpLeaveAgain, p.SockmetaUdpEnterAgain, p.SockmetaUdpEnter,
-		p.SockmetaUdp6Leave, p.SockmetaUdp6LeaveAgain, p.SockmetaUdp6EnterAgain, p.SockmetaUdp6Enter,
-	} {
-		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
-		if err != nil {
-			return fmt.Errorf("%w: %w", errTracing, err)
-		}
-		a.links = append(a.links, l)
-	}
-	return nil
 }
 
 // Cgroup returns the directory of the cgroup that the programs are attached to.

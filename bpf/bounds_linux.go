@@ -11,25 +11,6 @@ import (
 	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
-// boundsMaps are those of bounds.h.
-type boundsMaps struct {
-	SockmetaSeats *ebpf.Map `ebpf:"sockmeta_seats"`
-	SockmetaRooms *ebpf.Map `ebpf:"sockmeta_rooms"`
-}
-
-// Close closes the maps.
-func (m *boundsMaps) Close() error { return _ReleaseClose(m.SockmetaSeats, m.SockmetaRooms) }
-
-// loadBounds makes the maps, which all programs but ingress share.
-func loadBounds(to *boundsMaps) error {
-	spec, err := loadRelease()
-	if err != nil {
-		return err
-	}
-	clear(spec.Programs)
-	return spec.LoadAndAssign(to, nil)
-}
-
 const (
 	// socketMemory is what the kernel keeps at a socket at most, in bytes:
 	// docs/security.md has what was measured.

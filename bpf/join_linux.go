@@ -38,28 +38,6 @@ const (
 // kernelName is what the kernel keeps of a name (BPF_OBJ_NAME_LEN).
 func kernelName(name string) string { return name[:min(len(name), 15)] }
 
-// How many programs an attachment attaches to its cgroup, and how many more with the
-// features.
-const (
-	linksOfAttachment = 6
-	linksOfTracing    = 8
-	linksOfNative     = 6
-	linksOfFaultIn    = 1
-)
-
-// linksWith returns how many programs an attachment with these features has.
-func linksWith(features uint32) int {
-	n := linksOfAttachment
-	for feature, more := range map[uint32]int{
-		abi.FeatureTracing: linksOfTracing, abi.FeatureNative: linksOfNative, abi.FeatureFaultIn: linksOfFaultIn,
-	} {
-		if features&feature != 0 {
-			n += more
-		}
-	}
-	return n
-}
-
 // join finds programs of our ABI that are attached to the cgroup, and takes
 // references to their links, so that they outlive whoever attached them. It is
 // ErrConflict where there are some, and all of them have other options.

@@ -7,34 +7,25 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/internal/abi"
-	"github.com/sockmeta/sockmeta-go/internal/kerneltypes"
 )
 
 // programs are what an attachment consists of, and the maps that they share.
 type programs struct {
-	ingress ingressPrograms
-	egress  egressPrograms
-	sockopt sockoptPrograms
-	sockops sockopsPrograms
-	release releasePrograms
-	tracing tracingPrograms // nil unless Options.Tracing
-	native  nativePrograms  // nil unless missing is
+	object *object
+	loaded map[string]*ebpf.Program
+	maps   map[string]*ebpf.Map
 	// missing is why there is no native tier.
 	missing error
-	// faultIn is the link of the one program that is attached as it is loaded. There
-	// is none where others leave it no room: 38 are for one function of the kernel
-	// (BPF_MAX_TRAMP_LINKS).
+	// faultIn is the link of faultInPart, which is attached as it is loaded.
 	faultIn []link.Link
-	maps    ingressMaps
-	bounds  boundsMaps
 	slots   *Slots
 }
 
@@ -76,7 +67,7 @@ func load(opts Options, missing error) (_ *programs, err error) {
 		slotsPerCPU = defaultSlots(cpus)
 	}
 
-	ingress, err := loadIngress()
+	o, err := openObject()
 	if err != nil {
 		return nil, err
 	}
@@ -85,105 +76,49 @@ func load(opts Options, missing error) (_ *programs, err error) {
 		return nil, err
 	}
 	defer secret.Close()
-	ingress.Maps["sockmeta_rx"].MaxEntries = uint32(slotsPerCPU * cpus)
-	if err := ingress.Variables["slots_shift"].Set(uint32(bits.TrailingZeros(uint(slotsPerCPU)))); err != nil {
-		return nil, err
-	}
-	if err := ingress.Variables["first_round"].Set(firstRound()); err != nil {
+	o.spec.Maps[slotsName].MaxEntries = uint32(slotsPerCPU * cpus)
+	err = errors.Join(
+		o.set("slots_shift", uint32(bits.TrailingZeros(uint(slotsPerCPU)))),
+		o.set("first_round", firstRound()),
+		o.set("first_napi_id", uint32(cpus+1)),
+	)
+	if err != nil {
 		return nil, err
 	}
 
-	p := &programs{}
+	p := &programs{object: o, loaded: make(map[string]*ebpf.Program)}
 	defer func() {
 		if err != nil {
 			_ = p.Close()
 		}
 	}()
-	var ingressObjects struct {
-		ingressPrograms
-		ingressMaps
-	}
-	types := kerneltypes.Cache()
-	if err := loadShared(ingress, &ingressObjects, map[string]*ebpf.Map{secretName: secret}, types); err != nil {
+	if p.maps, err = o.makeMaps(map[string]*ebpf.Map{secretName: secret}); err != nil {
 		return nil, err
 	}
-	p.ingress, p.maps = ingressObjects.ingressPrograms, ingressObjects.ingressMaps
-	if err := loadBounds(&p.bounds); err != nil {
-		return nil, err
-	}
-
-	shared := p.shared()
 	if p.missing = missing; missing == nil {
-		p.missing = p.loadNative(cpus, shared, types)
+		p.missing = p.loadNative()
 	}
 	if p.missing == nil {
 		opts.Tracing = false
 	}
-	egress, err := loadEgress()
-	if err != nil {
+	if err := o.set("raws", p.readsRaw(opts)); err != nil {
 		return nil, err
 	}
-	if err := egress.Variables["raws"].Set(p.readsRaw(opts)); err != nil {
-		return nil, err
-	}
-	if err := loadShared(egress, &p.egress, shared, types); err != nil {
-		return nil, err
-	}
-	sockopt, err := loadSockopt()
-	if err != nil {
-		return nil, err
-	}
-	if err := loadShared(sockopt, &p.sockopt, shared, types); err != nil {
-		return nil, err
-	}
-	sockops, err := loadSockops()
-	if err != nil {
-		return nil, err
-	}
-	if err := loadShared(sockops, &p.sockops, shared, types); err != nil {
-		return nil, err
-	}
-	release, err := loadRelease()
-	if err != nil {
-		return nil, err
-	}
-	if err := loadShared(release, &p.release, shared, types); err != nil {
+	if err := p.load(corePart); err != nil {
 		return nil, err
 	}
 	if opts.Tracing {
-		tracing, err := loadTracing()
-		if err != nil {
-			return nil, err
-		}
-		if err := loadShared(tracing, &p.tracing, shared, types); err != nil {
+		if err := p.load(tracingPart); err != nil {
 			return nil, fmt.Errorf("%w: %w", errTracing, err)
 		}
 	}
 	return p, p.publish(slotsPerCPU, opts)
 }
 
-// shared are the maps by name.
-func (p *programs) shared() map[string]*ebpf.Map {
-	return map[string]*ebpf.Map{
-		"sockmeta_rx":         p.maps.SockmetaRx,
-		"sockmeta_sks":        p.maps.SockmetaSks,
-		"sockmeta_tcps":       p.maps.SockmetaTcps,
-		"sockmeta_spill":      p.maps.SockmetaSpill,
-		"sockmeta_pages":      p.maps.SockmetaPages,
-		"sockmeta_inst":       p.maps.SockmetaInst,
-		"sockmeta_cursor":     p.maps.SockmetaCursor,
-		"sockmeta_handshakes": p.maps.SockmetaHandshakes,
-		flightsName:           p.maps.SockmetaFlights,
-		connsName:             p.maps.SockmetaConns,
-		"sockmeta_count":      p.maps.SockmetaCount,
-		"sockmeta_raws":       p.maps.SockmetaRaws,
-		"sockmeta_local_devs": p.maps.SockmetaLocalDevs,
-		"sockmeta_locals":     p.maps.SockmetaLocals,
-		seatsName:             p.bounds.SockmetaSeats,
-		roomsName:             p.bounds.SockmetaRooms,
-		secretName:            p.maps.SockmetaSecret,
-		givenName:             p.maps.SockmetaGiven,
-	}
+func (p *programs) load(part part) error {
+	loaded, err := p.object.load(p.maps, part.programs...)
+	maps.Copy(p.loaded, loaded)
+	return err
 }
 
 // firstRound returns where an attachment begins to count the rounds through its
@@ -200,25 +135,11 @@ func monotonic() uint64 {
 	return uint64(now.Nano())
 }
 
-// loadShared loads one object on top of the maps that are there already.
-func loadShared(spec *ebpf.CollectionSpec, to any, shared map[string]*ebpf.Map, types *btf.Cache) error {
-	if err := dropMissing(spec, types); err != nil {
-		return err
-	}
-	opts := ebpf.CollectionOptions{MapReplacements: make(map[string]*ebpf.Map), Cache: types}
-	for name, m := range shared {
-		if own, ok := spec.Maps[name]; ok {
-			own.MaxEntries = m.MaxEntries()
-			opts.MapReplacements[name] = m
-		}
-	}
-	return spec.LoadAndAssign(to, &opts)
-}
-
 // publish makes the maps what applications find: the instance says who it is,
 // and neither it nor the slots can be written by user space from here on.
 func (p *programs) publish(slotsPerCPU int, opts Options) error {
-	info, err := p.maps.SockmetaRx.Info()
+	rx, instance := p.maps[slotsName], p.maps[instanceName]
+	info, err := rx.Info()
 	if err != nil {
 		return fmt.Errorf("receive map: %w", err)
 	}
@@ -236,10 +157,10 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 			SlotsPerCPU: uint32(slotsPerCPU),
 			Instance:    binary.NativeEndian.Uint64(random[:]),
 			RxMapID:     uint32(id),
-			Slots:       p.maps.SockmetaRx.MaxEntries(),
+			Slots:       rx.MaxEntries(),
 		},
 		Policy: opts.Policy.encode(),
-		Bounds: opts.bounds(p.maps.SockmetaRx),
+		Bounds: opts.bounds(rx),
 		// struct sockmeta_local says why it begins there.
 		LocalFirst:  firstLocal,
 		LocalCursor: firstLocal,
@@ -248,20 +169,27 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 		inst.Info.Features |= abi.FeatureTracing
 	}
 	inst.Info.Features |= p.nativeFeatures()
-	if err := p.maps.SockmetaInst.Put(uint32(0), &inst); err != nil {
+	if err := instance.Put(uint32(0), &inst); err != nil {
 		return fmt.Errorf("instance map: %w", err)
 	}
-	if err := p.maps.SockmetaInst.Freeze(); err != nil {
+	if err := instance.Freeze(); err != nil {
 		return fmt.Errorf("instance map: %w", err)
 	}
-	if err := p.maps.SockmetaRx.Freeze(); err != nil {
+	if err := rx.Freeze(); err != nil {
 		return fmt.Errorf("receive map: %w", err)
 	}
-	p.slots, err = mapSlots(p.maps.SockmetaRx)
+	p.slots, err = mapSlots(rx)
 	return err
 }
 
 // Close drops our references; what is attached keeps its own.
 func (p *programs) Close() error {
-	return errors.Join(closeLinks(p.faultIn), p.ingress.Close(), p.egress.Close(), p.sockopt.Close(), p.sockops.Close(), p.release.Close(), p.tracing.Close(), p.native.Close(), p.maps.Close(), p.bounds.Close())
+	errs := []error{closeLinks(p.faultIn)}
+	for _, prog := range p.loaded {
+		errs = append(errs, prog.Close())
+	}
+	for _, m := range p.maps {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -55,8 +55,7 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 	if err := toAttach.check(); err != nil {
 		return nil, err
 	}
-	types := kerneltypes.Cache()
-	if err := haveDeliveryTimes(types); err != nil {
+	if err := haveDeliveryTimes(kerneltypes.Cache()); err != nil {
 		return nil, err
 	}
 	ifi, err := net.InterfaceByName(iface)
@@ -67,21 +66,22 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 	if err != nil {
 		return nil, err
 	}
+	o, err := openObject()
+	if err != nil {
+		return nil, err
+	}
 	shared := make(map[string]*ebpf.Map)
 	for _, name := range []string{instanceName, socketsName, localsName, localDevsName, givenName} {
 		if shared[name], err = a.mapNamed(name); err != nil {
 			return nil, err
 		}
 	}
-	spec, err := loadLocal()
+	loaded, err := o.load(shared, localProgram)
 	if err != nil {
-		return nil, err
-	}
-	var objs localPrograms
-	if err := loadShared(spec, &objs, shared, types); err != nil {
 		return nil, explain(fmt.Errorf("load: %w", err))
 	}
-	defer objs.Close()
+	prog := loaded[localProgram]
+	defer prog.Close()
 
 	end, err := otherEnd(ifi.Index)
 	if err != nil {
@@ -92,7 +92,7 @@ func (a *Attachment) attachLocal(iface string) (_ *Local, err error) {
 		return nil, err
 	}
 	l.link, err = link.AttachTCX(link.TCXOptions{
-		Interface: ifi.Index, Program: objs.SockmetaLocal, Attach: ebpf.AttachTCXIngress,
+		Interface: ifi.Index, Program: prog, Attach: ebpf.AttachTCXIngress,
 	})
 	if err != nil {
 		_ = l.devs.Close()

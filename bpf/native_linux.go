@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
@@ -74,26 +73,20 @@ func hasFunction(specs []*btf.Spec, name string) bool {
 }
 
 // loadNative loads the programs of the native tier or says why there is none.
-func (p *programs) loadNative(cpus int, shared map[string]*ebpf.Map, types *btf.Cache) error {
-	if err := findNative(types); err != nil {
+func (p *programs) loadNative() error {
+	if err := findNative(p.object.types); err != nil {
 		return err
 	}
-	spec, err := loadNative()
-	if err != nil {
-		return err
-	}
-	if err := spec.Variables["first_napi_id"].Set(uint32(cpus + 1)); err != nil {
-		return err
-	}
-	if err := loadShared(spec, &p.native, shared, types); err != nil {
+	if err := errors.Join(p.load(nativePart), p.load(faultInPart)); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotSupported, err)
 	}
-	l, err := link.AttachLSM(link.LSMOptions{Program: p.native.SockmetaFaultIn})
+	name := faultInPart.programs[0]
+	l, err := attachProgram(nil, p.object.spec.Programs[name], p.loaded[name])
 	if errors.Is(err, unix.E2BIG) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("%w: lsm/socket_recvmsg: %w", ErrNotSupported, err)
+		return fmt.Errorf("%w: %w", ErrNotSupported, err)
 	}
 	p.faultIn = []link.Link{l}
 	return nil
@@ -108,24 +101,4 @@ func (p *programs) nativeFeatures() uint32 {
 		return abi.FeatureNative
 	}
 	return abi.FeatureNative | abi.FeatureFaultIn
-}
-
-// attachNative attaches the programs of the native tier.
-func (a *Attachment) attachNative(dir *os.File, loaded *programs) error {
-	a.links = append(a.links, loaded.faultIn...)
-	loaded.faultIn = nil
-	p := &loaded.native
-	for _, prog := range []*ebpf.Program{p.SockmetaSent, p.SockmetaSendCorked} {
-		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
-		if err != nil {
-			return fmt.Errorf("tracepoints of the module %s: %w", nativeModule, err)
-		}
-		a.links = append(a.links, l)
-	}
-	return errors.Join(
-		a.attachProgram(dir, "cgroup/recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, p.SockmetaRecv4),
-		a.attachProgram(dir, "cgroup/recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, p.SockmetaRecv6),
-		a.attachProgram(dir, "cgroup/sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, p.SockmetaSend4),
-		a.attachProgram(dir, "cgroup/sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, p.SockmetaSend6),
-	)
 }

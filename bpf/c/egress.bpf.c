@@ -14,8 +14,6 @@
 #include "cross.h"
 #include "tx.h"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
 /* Whether tracing.bpf.c or native.bpf.c is there to read raw control messages. */
 const volatile bool raws;
 
@@ -50,7 +48,7 @@ static __always_inline void forget(struct sockmeta_flights *f, __u64 skb)
 /* Reads the record that the number stands for from the memory of the task that
  * sends.
  */
-static __always_inline int read_slot(struct bpf_sock *sk, struct sockmeta_flights *f,
+static __always_inline int read_tx_slot(struct bpf_sock *sk, struct sockmeta_flights *f,
 				     struct sockmeta_flight *fl, const struct sockmeta_sk *st,
 				     __u64 number)
 {
@@ -174,7 +172,7 @@ static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *s
 	ctx->tstamp = 0;
 	if (!take_place(f, &p))
 		return;
-	if (read_slot(sk, f, p.fl, st, number)) {
+	if (read_tx_slot(sk, f, p.fl, st, number)) {
 		fly(ctx, f, &p, 1);
 	} else {
 		p.fl->rec.version = 0;

@@ -13,8 +13,6 @@
 #include "slots.h"
 #include "tcp_ingress.h"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
 /* include/uapi/linux/if_packet.h */
 #define PACKET_LOOPBACK 5
 

@@ -9,8 +9,6 @@
  */
 #include "local.h"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
 #define TCX_NEXT -1
 
 static __always_inline int receiver_opted_in(struct __sk_buff *ctx, const struct sockmeta_flow *f)

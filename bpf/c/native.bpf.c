@@ -17,18 +17,6 @@
 #include "seqlock.h"
 #include <bpf/bpf_tracing.h>
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* The compiler gives types that are only named in an order that depends on where the
- * sources lie: these are whole.
- */
-const struct bpf_sock *bpf_sock_type __attribute__((unused));
-const struct net_device *net_device_type __attribute__((unused));
-const struct sock *sock_type __attribute__((unused));
-const struct net *net_type __attribute__((unused));
-const struct rtnl_link_ops *rtnl_link_ops_type __attribute__((unused));
-const struct device *device_type __attribute__((unused));
-
 /* Below are numbers of CPUs: skb->napi_id is skb->sender_cpu, too. */
 const volatile __u32 first_napi_id;
 
@@ -38,7 +26,7 @@ static __always_inline int is_enabled(const struct sockmeta_sk *st)
 }
 
 /* What ingress put into a slot, if it is still there. */
-static __always_inline int read_slot(__u64 handle, const struct sockmeta_sk *st,
+static __always_inline int read_rx_slot(__u64 handle, const struct sockmeta_sk *st,
 				     struct sockmeta_record *rec)
 {
 	__u32 index = handle & SOCKMETA_INDEX_MASK;
@@ -135,7 +123,7 @@ static __always_inline void put_record(struct msghdr *msg, struct sk_buff *skb,
 	struct sockmeta_record rec;
 	__u64 stamp = skb->tstamp;
 
-	if ((stamp & SOCKMETA_LOCAL_MARK) != SOCKMETA_HANDLE_BIT || !read_slot(stamp, st, &rec))
+	if ((stamp & SOCKMETA_LOCAL_MARK) != SOCKMETA_HANDLE_BIT || !read_rx_slot(stamp, st, &rec))
 		fill_queued(skb, &rec);
 	/* where it does not go in, MSG_CTRUNC says so */
 	bpf_msg_put_cmsg(msg, SOL_BPF, SOCKMETA_SCM_RECORD, &rec,

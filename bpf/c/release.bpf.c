@@ -6,8 +6,6 @@
  */
 #include "bounds.h"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
 #define TCP_CLOSE 7
 
 /* Whether sockops will be told of the connection's end. It is not where the socket

@@ -6,8 +6,6 @@
 #include "bounds.h"
 #include "tcp_log.h"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
 #define AF_INET 2
 
 static __always_inline void flow_of(struct bpf_sock_ops *ctx, struct sockmeta_flow *f)

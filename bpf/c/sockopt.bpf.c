@@ -13,8 +13,6 @@
 #include "../include/sockmeta.h"
 #include <linux/net_tstamp.h>
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
 #define SOL_SOCKET 1
 #define SO_TIMESTAMPING_OLD 37
 #define SO_TIMESTAMPING_NEW 65

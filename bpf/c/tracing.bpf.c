@@ -24,9 +24,7 @@
 
 #define AF_INET6 10
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-static __always_inline int enter(struct sock *sk, struct msghdr *msg, bool first)
+static __always_inline int enter_sendmsg(struct sock *sk, struct msghdr *msg, bool first)
 {
 	__u64 task = this_task(), size = msg->msg_controllen;
 	struct sockmeta_cmsg_iter it;
@@ -40,7 +38,7 @@ static __always_inline int enter(struct sock *sk, struct msghdr *msg, bool first
 			raw->first = 0;
 			return 0;
 		}
-		/* of a call that ended without leave() */
+		/* of a call that ended without leave_sendmsg() */
 		bpf_map_delete_elem(&sockmeta_raws, &task);
 	}
 	if (!size || BPF_CORE_READ_BITFIELD(msg, msg_control_is_user))
@@ -65,7 +63,7 @@ static __always_inline int enter(struct sock *sk, struct msghdr *msg, bool first
 }
 
 /* No packet took it: the call failed, or the datagram is corked. */
-static __always_inline int leave(struct msghdr *msg)
+static __always_inline int leave_sendmsg(struct msghdr *msg)
 {
 	__u64 task = this_task();
 
@@ -83,47 +81,47 @@ static __always_inline int is_nested(struct sock *sk)
 SEC("fentry/udp_sendmsg")
 int BPF_PROG(sockmeta_udp_enter, struct sock *sk, struct msghdr *msg, __u64 len)
 {
-	return is_nested(sk) ? 0 : enter(sk, msg, true);
+	return is_nested(sk) ? 0 : enter_sendmsg(sk, msg, true);
 }
 
 SEC("fentry/udp_sendmsg")
 int BPF_PROG(sockmeta_udp_enter_again, struct sock *sk, struct msghdr *msg, __u64 len)
 {
-	return is_nested(sk) ? 0 : enter(sk, msg, false);
+	return is_nested(sk) ? 0 : enter_sendmsg(sk, msg, false);
 }
 
 SEC("fexit/udp_sendmsg")
 int BPF_PROG(sockmeta_udp_leave, struct sock *sk, struct msghdr *msg, __u64 len)
 {
-	return is_nested(sk) ? 0 : leave(msg);
+	return is_nested(sk) ? 0 : leave_sendmsg(msg);
 }
 
 SEC("fexit/udp_sendmsg")
 int BPF_PROG(sockmeta_udp_leave_again, struct sock *sk, struct msghdr *msg, __u64 len)
 {
-	return is_nested(sk) ? 0 : leave(msg);
+	return is_nested(sk) ? 0 : leave_sendmsg(msg);
 }
 
 SEC("fentry/udpv6_sendmsg")
 int BPF_PROG(sockmeta_udp6_enter, struct sock *sk, struct msghdr *msg, __u64 len)
 {
-	return enter(sk, msg, true);
+	return enter_sendmsg(sk, msg, true);
 }
 
 SEC("fentry/udpv6_sendmsg")
 int BPF_PROG(sockmeta_udp6_enter_again, struct sock *sk, struct msghdr *msg, __u64 len)
 {
-	return enter(sk, msg, false);
+	return enter_sendmsg(sk, msg, false);
 }
 
 SEC("fexit/udpv6_sendmsg")
 int BPF_PROG(sockmeta_udp6_leave, struct sock *sk, struct msghdr *msg, __u64 len)
 {
-	return leave(msg);
+	return leave_sendmsg(msg);
 }
 
 SEC("fexit/udpv6_sendmsg")
 int BPF_PROG(sockmeta_udp6_leave_again, struct sock *sk, struct msghdr *msg, __u64 len)
 {
-	return leave(msg);
+	return leave_sendmsg(msg);
 }

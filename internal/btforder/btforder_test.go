@@ -15,26 +15,29 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// objectsOf returns the directory of the committed objects. Machines that tests are
-// carried to have no sources.
-func objectsOf(t *testing.T) string {
+// committed returns the files of the committed objects. Machines that tests are carried
+// to have no sources.
+func committed(t *testing.T) []string {
 	t.Helper()
-	const dir = "../../bpf"
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat("../../bpf"); errors.Is(err, fs.ErrNotExist) {
 		t.Skip("no objects to put in order")
 	}
-	return dir
+	var all []string
+	for _, dir := range []string{"../../bpf", "../testprog"} {
+		objects, err := filepath.Glob(filepath.Join(dir, "*_bpfe[lb].o"))
+		if err != nil || len(objects) == 0 {
+			t.Fatalf("objects in %s: %d, %v", dir, len(objects), err)
+		}
+		all = append(all, objects...)
+	}
+	return all
 }
 
 // TestOrder holds that the committed objects are in order, that another order of forward
 // declarations comes back to the same bytes, and that a loader reads both.
 func TestOrder(t *testing.T) {
-	objects, err := filepath.Glob(filepath.Join(objectsOf(t), "*_bpfe[lb].o"))
-	if err != nil || len(objects) == 0 {
-		t.Fatalf("objects: %d, %v", len(objects), err)
-	}
 	moved := 0
-	for _, name := range objects {
+	for _, name := range committed(t) {
 		want, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -63,7 +66,7 @@ func TestOrder(t *testing.T) {
 
 // TestOrderShort holds that cut sections are errors.
 func TestOrderShort(t *testing.T) {
-	object, err := os.ReadFile(filepath.Join(objectsOf(t), "local_bpfel.o"))
+	object, err := os.ReadFile(committed(t)[0])
 	if err != nil {
 		t.Fatal(err)
 	}
