@@ -312,7 +312,7 @@ static __always_inline int tells_itself(struct __sk_buff *ctx)
 {
 	struct area area = {};
 
-	if ((ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_LOCAL_MARK)
+	if (is_local_number(ctx->tstamp))
 		return 0;
 	find_area(kernel_skb(ctx), &area);
 	return !area.len || (has_room(&area, area.len) &&

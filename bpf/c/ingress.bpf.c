@@ -55,7 +55,7 @@ int sockmeta_ingress(struct __sk_buff *ctx)
 	 * veth pair in one namespace.
 	 */
 	if (ctx->pkt_type == PACKET_LOOPBACK ||
-	    (ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_HANDLE_BIT)
+	    is_handle(ctx->tstamp))
 		ctx->tstamp = 0;
 	if (st->protocol == IPPROTO_UDP) {
 		/* or else recvmsg makes the record (native.bpf.c) */
@@ -65,7 +65,7 @@ int sockmeta_ingress(struct __sk_buff *ctx)
 		tcp_ingress(ctx, sk, st, &seg);
 	}
 	/* no record took it: it is no time that anybody should see */
-	if ((ctx->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_LOCAL_MARK)
+	if (is_local_number(ctx->tstamp))
 		ctx->tstamp = 0;
 	return 1;
 }

@@ -122,7 +122,7 @@ int sockmeta_local(struct __sk_buff *ctx)
 
 	if (ctx->tstamp_type != BPF_SKB_TSTAMP_DELIVERY_MONO) {
 		/* a mark is only what this program puts on */
-		if ((number & SOCKMETA_LOCAL_MARK) == SOCKMETA_LOCAL_MARK)
+		if (is_local_number(number))
 			bpf_skb_set_tstamp(ctx, 0, BPF_SKB_TSTAMP_UNSPEC);
 		number = 0;
 	} else if (!was_given(number)) {

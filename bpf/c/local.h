@@ -15,8 +15,8 @@
 
 #include "kfuncs.h"
 #include "maps.h"
+#include "packet.h"
 #include "seqlock.h"
-#include "tcp.h"
 #include "../include/sockmeta.h"
 
 /* What fits into the value of SOCKMETA_KEY_SENDER, with the anchor behind. */
@@ -28,48 +28,6 @@
  */
 #define BESIDE_MAX 124
 #define PRODUCER_BESIDE_MAX 156
-
-/* Addresses and ports of a packet that is not a fragment and has no IPv6
- * extension headers, each as the sender has them: remote is the receiver.
- */
-static __always_inline int flow_of_packet(struct __sk_buff *ctx, struct sockmeta_flow *f)
-{
-	struct { __be16 source, dest; } ports;
-	__u32 off;
-	__u8 proto;
-
-	if (ctx->protocol == bpf_htons(ETH_P_IP)) {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes_relative(ctx, 0, &ip, sizeof(ip), BPF_HDR_START_NET) ||
-		    ip.frag_off & bpf_htons(0x3fff))
-			return 0;
-		f->remote[2] = f->local[2] = V4_MAPPED;
-		f->remote[3] = ip.daddr;
-		f->local[3] = ip.saddr;
-		proto = ip.protocol;
-		off = ip.ihl * 4;
-	} else if (ctx->protocol == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr ip6;
-
-		if (bpf_skb_load_bytes_relative(ctx, 0, &ip6, sizeof(ip6), BPF_HDR_START_NET))
-			return 0;
-		__builtin_memcpy(f->remote, &ip6.daddr, 16);
-		__builtin_memcpy(f->local, &ip6.saddr, 16);
-		proto = ip6.nexthdr;
-		off = sizeof(ip6);
-	} else {
-		return 0;
-	}
-	if ((proto != IPPROTO_UDP && proto != IPPROTO_TCP) ||
-	    bpf_skb_load_bytes_relative(ctx, off, &ports, sizeof(ports), BPF_HDR_START_NET))
-		return 0;
-	f->remote_port = bpf_ntohs(ports.dest);
-	f->local_port = bpf_ntohs(ports.source);
-	/* what else tells flows apart */
-	f->realm = proto;
-	return 1;
-}
 
 static __always_inline int same_flow(const struct sockmeta_flow *a, const struct sockmeta_flow *b)
 {

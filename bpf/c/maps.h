@@ -10,6 +10,8 @@
 #include <bpf/bpf_helpers.h>
 #include "../include/sockmeta_tx.h"
 
+#define RECORD_HDR __builtin_offsetof(struct sockmeta_record, area)
+
 /* A socket that opted in. Cloned into the sockets that a listener accepts. */
 struct sockmeta_sk {
 	__u64 id;		/* never given twice by one attachment */
@@ -281,6 +283,18 @@ struct {
  * it says that there was one, which was lost.
  */
 #define SOCKMETA_LOCAL_MARK (3ULL << 61)
+
+/* What skb->tstamp has in place of a time: a slot's handle, */
+static __always_inline int is_handle(__u64 tstamp)
+{
+	return (tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_HANDLE_BIT;
+}
+
+/* or a local number with its mark. */
+static __always_inline int is_local_number(__u64 tstamp)
+{
+	return (tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_LOCAL_MARK;
+}
 
 static __always_inline struct sockmeta_instance *this_instance(void)
 {

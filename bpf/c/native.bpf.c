@@ -58,46 +58,34 @@ static __always_inline __u32 queued_ending(const struct sockmeta_record *rec, __
  */
 static __always_inline void fill_queued(struct sk_buff *skb, struct sockmeta_record *rec)
 {
-	__u16 valid = SOCKMETA_VALID_MARK | SOCKMETA_VALID_PRIORITY | SOCKMETA_VALID_IFINDEX;
+	struct packet_facts f = {
+		.tstamp = skb->tstamp,
+		.mark = skb->mark,
+		.priority = skb->priority,
+		.hash = skb->hash,
+		.ifindex = skb->skb_iif,
+	};
 	struct skb_shared_info *shinfo;
 	__u32 ending;
 	bool lapped;
 	int len;
 
-	__builtin_memset(rec, 0, RECORD_HDR);
-	rec->version = SOCKMETA_RECORD_VERSION;
-	rec->hdr_len = RECORD_HDR;
-	rec->format = SOCKMETA_FORMAT_TLV;
-	rec->mark = skb->mark;
-	rec->priority = skb->priority;
-	rec->ifindex = skb->skb_iif;
-	rec->tstamp = skb->tstamp;
 	/* newer packets took its slot */
-	lapped = (rec->tstamp & SOCKMETA_LOCAL_MARK) == SOCKMETA_HANDLE_BIT;
+	lapped = is_handle(f.tstamp);
 	if (lapped)
-		rec->tstamp = 0;
-	if (rec->tstamp)
-		valid |= SOCKMETA_VALID_TSTAMP;
-	rec->hash = skb->hash;
-	if (rec->hash)
-		valid |= SOCKMETA_VALID_HASH;
-	if (skb->napi_id >= first_napi_id) {
-		rec->napi_id = skb->napi_id;
-		valid |= SOCKMETA_VALID_NAPI_ID;
-	}
+		f.tstamp = 0;
+	if (skb->napi_id >= first_napi_id)
+		f.napi_id = skb->napi_id;
 	if (skb->vlan_proto) {
-		rec->vlan_tci = skb->vlan_tci;
-		rec->vlan_proto = skb->vlan_proto;
-		valid |= SOCKMETA_VALID_VLAN;
+		f.vlan_tci = skb->vlan_tci;
+		f.vlan_proto = skb->vlan_proto;
 	}
 	shinfo = bpf_rdonly_cast(skb->head + skb->end,
 				 bpf_core_type_id_kernel(struct skb_shared_info));
-	rec->hwtstamp = shinfo->hwtstamps.hwtstamp;
-	if (rec->hwtstamp)
-		valid |= SOCKMETA_VALID_HWTSTAMP;
+	f.hwtstamp = shinfo->hwtstamps.hwtstamp;
+	put_facts(rec, &f);
 	if (shinfo->gso_segs > 1)
 		rec->flags |= SOCKMETA_F_AGGREGATE;
-	rec->valid = valid;
 
 	len = bpf_skb_meta_read(skb, rec->area, sizeof(rec->area));
 	if (len > 0 && len <= SOCKMETA_AREA_MAX) {
@@ -123,7 +111,7 @@ static __always_inline void put_record(struct msghdr *msg, struct sk_buff *skb,
 	struct sockmeta_record rec;
 	__u64 stamp = skb->tstamp;
 
-	if ((stamp & SOCKMETA_LOCAL_MARK) != SOCKMETA_HANDLE_BIT || !read_rx_slot(stamp, st, &rec))
+	if (!is_handle(stamp) || !read_rx_slot(stamp, st, &rec))
 		fill_queued(skb, &rec);
 	/* where it does not go in, MSG_CTRUNC says so */
 	bpf_msg_put_cmsg(msg, SOL_BPF, SOCKMETA_SCM_RECORD, &rec,

@@ -3,16 +3,8 @@
 #ifndef SOCKMETA_TCP_H
 #define SOCKMETA_TCP_H
 
-#include "kfuncs.h"
-#include "maps.h"
-#include <bpf/bpf_endian.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
+#include "packet.h"
 #include <linux/tcp.h>
-
-#define V4_MAPPED bpf_htonl(0xffff)
 
 /* Sequence numbers wrap: RFC 9293, section 3.4. */
 static __always_inline int after(__u32 a, __u32 b)
@@ -86,39 +78,6 @@ static __always_inline __u32 fill_tuple(struct __sk_buff *ctx, struct bpf_sock_t
 	return sizeof(t->ipv6);
 }
 
-/* Where the header is that the packet's own do not lead to, such as behind an IPv6
- * fragment header that is of no fragment: TCP has been given it.
- */
-static __always_inline __u32 given_offset(struct __sk_buff *ctx)
-{
-	struct sk_buff *skb = kernel_skb(ctx);
-
-	if (ksym_exists(bpf_cast_to_kern_ctx))
-		return skb->transport_header - skb->network_header;
-	return BPF_CORE_READ(skb, transport_header) - BPF_CORE_READ(skb, network_header);
-}
-
-static __always_inline __u32 tcp_offset6(struct __sk_buff *ctx, const struct ipv6hdr *ip6)
-{
-	__u32 off = sizeof(*ip6), i;
-	__u8 next = ip6->nexthdr;
-
-	/* hop-by-hop, destination and routing headers; a fragment was put together
-	 * before it came here
-	 */
-	for (i = 0; i < 4 && next != IPPROTO_TCP; i++) {
-		struct ipv6_opt_hdr opt;
-
-		if ((next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS &&
-		     next != IPPROTO_ROUTING) ||
-		    bpf_skb_load_bytes(ctx, off, &opt, sizeof(opt)))
-			break;
-		next = opt.nexthdr;
-		off += (opt.hdrlen + 1) * 8;
-	}
-	return next == IPPROTO_TCP ? off : given_offset(ctx);
-}
-
 /* The stack has pulled both headers into the linear part by now. */
 static __always_inline int parse_segment(struct __sk_buff *ctx, struct segment *seg)
 {
@@ -132,17 +91,13 @@ static __always_inline int parse_segment(struct __sk_buff *ctx, struct segment *
 
 		if ((void *)(ip + 1) > data_end || ip->protocol != IPPROTO_TCP)
 			return 0;
-		f->remote[2] = f->local[2] = V4_MAPPED;
-		f->remote[3] = ip->saddr;
-		f->local[3] = ip->daddr;
-		off = ip->ihl * 4;
+		off = take_ipv4(ip, f->remote, f->local);
 	} else if (ctx->protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip6 = data;
 
 		if ((void *)(ip6 + 1) > data_end)
 			return 0;
-		__builtin_memcpy(f->remote, &ip6->saddr, 16);
-		__builtin_memcpy(f->local, &ip6->daddr, 16);
+		take_ipv6(ip6, f->remote, f->local);
 		off = tcp_offset6(ctx, ip6);
 	} else {
 		return 0;

@@ -9,8 +9,6 @@
 #include "maps.h"
 #include <linux/in.h>
 
-#define RECORD_HDR __builtin_offsetof(struct sockmeta_record, area)
-
 /* Of a struct sockmeta_record or sockmeta_sent. */
 #define is_sound(rec)							\
 	((rec)->version == SOCKMETA_RECORD_VERSION &&			\

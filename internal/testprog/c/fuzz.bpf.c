@@ -8,6 +8,7 @@
 #pragma clang diagnostic ignored "-Wunused-function"
 #include "../../../bpf/c/cross.h"
 #include "../../../bpf/c/record.h"
+#include "../../../bpf/c/tcp.h"
 #include "../../../bpf/c/tx.h"
 #include "../../../bpf/include/sockmeta_cmsg.h"
 #include <linux/pkt_cls.h>
