@@ -69,14 +69,29 @@ func (a *Attachment) Sockets() (Sockets, error) {
 	if err := rooms.Lookup(uint32(0), &r); err != nil {
 		return Sockets{}, fmt.Errorf("sockmeta: sockets: %w", err)
 	}
+	others := len(r.Users) - 1
 	s := Sockets{
-		Now: int(r.Sockets), Max: int(inst.Bounds.Sockets),
-		Users: make(map[uint32]int), MaxPerUser: int(inst.Bounds.PerUser),
+		Now: int(r.Sockets), Max: int(inst.Bounds.Sockets), Closed: closed(r.Closing, monotonic()),
+		Users: make(map[uint32]int), Others: int(uint32(r.Users[others].Seats)), MaxPerUser: int(inst.Bounds.PerUser),
 	}
-	for _, word := range r.Users {
-		if n := uint32(word); n != 0 {
-			s.Users[uint32(word>>32)] += int(n)
+	for _, u := range r.Users[:others] {
+		if n := uint32(u.Seats); n != 0 {
+			s.Users[uint32(u.Seats>>32)] += int(n)
 		}
 	}
 	return s, nil
+}
+
+// closed is all_closing of c/bounds.h.
+func closed(words [2]uint64, now uint64) (n int) {
+	const count = 1<<20 - 1
+	for i, word := range words {
+		switch time := now >> []int{30, 33}[i]; (time - word>>40) & (1<<24 - 1) {
+		case 0:
+			n += int(word&count + word>>20&count)
+		case 1:
+			n += int(word & count)
+		}
+	}
+	return n
 }

@@ -64,6 +64,21 @@ func (lab *boundsLab) expect(t *testing.T, what string, want int) {
 	}
 }
 
+// settle waits until what was closed counts no more.
+func (lab *boundsLab) settle(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(udpPatience); ; time.Sleep(10 * time.Millisecond) {
+		s, err := lab.a.Sockets()
+		must(t, err)
+		if s.Closed == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("still counts: %+v", s)
+		}
+	}
+}
+
 func (lab *boundsLab) counts(t *testing.T) bpf.Counts {
 	t.Helper()
 	c, err := lab.a.Counts()
@@ -160,12 +175,110 @@ func TestLetInBoundUDP(t *testing.T) {
 
 			must(t, conns[0].Close())
 			lab.expect(t, "closed", 2)
+			lab.settle(t)
 			must(t, sockmeta.WrapUDP(over.NetConn().(*net.UDPConn)).Support().Err())
 			lab.expect(t, "opted in late", 3)
 			must(t, errors.Join(conns[1].Close(), conns[2].Close(), over.Close()))
 			lab.expect(t, "all closed", 0)
 		})
 	}
+}
+
+// TestLetInBoundChurn closes sockets as fast as it opens them: the kernel frees what it
+// kept at them later.
+func TestLetInBoundChurn(t *testing.T) {
+	const most = 8
+	lab := newBoundsLab(t, bpf.Options{MaxSockets: most})
+	began, got := time.Now(), 0
+	for i := 0; i < 100*most; i++ {
+		c := lab.udp(t)
+		if c.Support().Err() == nil {
+			got++
+		}
+		must(t, c.Close())
+	}
+	// As many in each second, of the programs' seconds, and in those that had begun.
+	if times := int(time.Since(began)/(1<<30)) + 2; got < most/2 || got > times*most {
+		t.Errorf("%d sockets had metadata in %d times of a second", got, times)
+	}
+	lab.settle(t)
+	must(t, lab.udp(t).Support().Err())
+}
+
+// TestLetInBoundPlaces has one user take all places that another's number leads to.
+func TestLetInBoundPlaces(t *testing.T) {
+	lab := newBoundsLab(t, bpf.Options{})
+	place := func(uid uint32) uint32 { return uid * 2654435761 >> 16 & 2047 }
+	const victim = 1000
+	taken := make(map[uint32]bool)
+	for uid := uint32(100000); len(taken) < 8; uid++ {
+		// Of its eight places a user takes the first that is free.
+		if at := place(uid) - place(victim); at < 8 && !taken[at] {
+			taken[at] = true
+			lab.owned(t, uid)
+		}
+	}
+	c := lab.owned(t, victim)
+	must(t, sockmeta.WrapUDP(c).Support().Err())
+	s, err := lab.a.Sockets()
+	must(t, err)
+	if s.Now != 9 || s.Others != 1 || len(s.Users) != 8 {
+		t.Errorf("%+v", s)
+	}
+	must(t, c.Close())
+	for end := time.Now().Add(udpPatience); s.Others != 0; {
+		s, err = lab.a.Sockets()
+		must(t, err)
+		if time.Now().After(end) {
+			t.Fatalf("%+v", s)
+		}
+	}
+}
+
+// owned opens a socket of a user that has opted in.
+func (lab *boundsLab) owned(t *testing.T, uid uint32) *net.UDPConn {
+	t.Helper()
+	var c *net.UDPConn
+	must(t, lab.ns.Do(func() (err error) {
+		c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		return err
+	}))
+	t.Cleanup(func() { _ = c.Close() })
+	withFD(t, c, func(fd int) error { return unix.Fchown(fd, int(uid), -1) })
+	must(t, sockmeta.WrapUDP(c).Support().Err())
+	return c
+}
+
+// TestLetInBoundKinds has sockets that have UDP's and TCP's protocol numbers and are
+// neither's: the kernel keeps other things behind their struct sock.
+func TestLetInBoundKinds(t *testing.T) {
+	lab := newBoundsLab(t, bpf.Options{})
+	for _, kind := range []struct{ family, typ, protocol int }{
+		{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_XFRM},
+		{unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_XFRM},
+		{unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP},
+		{unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_UDP},
+		{unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_TCP},
+		{unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_UDP},
+		{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP},
+		{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDPLITE},
+		{unix.AF_UNIX, unix.SOCK_STREAM, 0},
+	} {
+		must(t, lab.ns.Do(func() error {
+			fd, err := unix.Socket(kind.family, kind.typ|unix.SOCK_CLOEXEC, kind.protocol)
+			if err != nil {
+				// ICMP takes a group, and new kernels have no UDP-Lite.
+				t.Logf("%v: %v", kind, err)
+				return nil
+			}
+			defer unix.Close(fd)
+			if err := bpf.EnableSocket(fd, 0); !errors.Is(err, sockmeta.ErrNotSupported) {
+				t.Errorf("%v opts in: %v", kind, err)
+			}
+			return nil
+		}))
+	}
+	lab.expect(t, "all", 0)
 }
 
 // TestLetInBoundHeld has a socket that somebody else holds, too: it goes when the last
@@ -330,6 +443,7 @@ func TestLetInBoundAccepted(t *testing.T) {
 	}
 	must(t, in.Close())
 	lab.expect(t, "one closed", 1)
+	lab.settle(t)
 	if err := over.Support().Err(); !errors.Is(err, sockmeta.ErrNotSupported) || !strings.Contains(err.Error(), "when it came") {
 		t.Error(err)
 	}

@@ -32,7 +32,7 @@ const (
 	clientPort = 6000
 
 	// udpPatience is when a datagram counts as lost.
-	udpPatience = 10 * time.Second
+	udpPatience = time.Minute
 )
 
 // udpConn is what net.UDPConn and the wrapper have in common.

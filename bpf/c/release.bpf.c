@@ -34,6 +34,6 @@ int sockmeta_release(struct bpf_sock *sk)
 	if (sk->protocol == IPPROTO_TCP && sk->state != TCP_CLOSE &&
 	    !__sync_fetch_and_add(&seat->closed, 0) && end_is_told(sk))
 		return 1;
-	give_back(seat);
+	give_back(seat, is_sending(sk));
 	return 1;
 }

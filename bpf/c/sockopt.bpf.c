@@ -14,6 +14,10 @@
 #include <linux/net_tstamp.h>
 
 #define SOL_SOCKET 1
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define AF_INET 2
+#define AF_INET6 10
 #define SO_TIMESTAMPING_OLD 37
 #define SO_TIMESTAMPING_NEW 65
 /* Linux 6.13 */
@@ -89,6 +93,18 @@ static __always_inline void watch_end(struct bpf_sock *sk)
 	bpf_setsockopt(sk, SOL_TCP, SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
 }
 
+/* Whether the socket is UDP's or TCP's own. Others have such protocol numbers, too: raw
+ * sockets, and netlink's, of which 6 is NETLINK_XFRM. Behind their struct sock there is
+ * none of what these programs, and the kernel for them, read and write.
+ */
+static __always_inline int is_transport(const struct bpf_sock *sk)
+{
+	if (sk->family != AF_INET && sk->family != AF_INET6)
+		return 0;
+	return (sk->protocol == IPPROTO_UDP && sk->type == SOCK_DGRAM) ||
+	       (sk->protocol == IPPROTO_TCP && sk->type == SOCK_STREAM);
+}
+
 /* Whether the socket could opt in, for those that did not. */
 static __always_inline int ask(struct bpf_sockopt *ctx, const struct sockmeta_sk *st)
 {
@@ -126,7 +142,7 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 		return refuse(-EINVAL);
 	if (req->abi != SOCKMETA_ABI || !sk)
 		return 1;
-	if (!inst || (sk->protocol != IPPROTO_UDP && sk->protocol != IPPROTO_TCP))
+	if (!inst || !is_transport(sk))
 		return 1;
 	if (ctx->optlen >= (int)sizeof(*req) && (void *)(req + 1) <= ctx->optval_end &&
 	    req->instance && req->instance != inst->info.instance)

@@ -51,10 +51,19 @@ typedef struct {
 
 struct socket;
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct refcount_struct {
+	atomic_t refs;
+} refcount_t;
+
 struct sock {
 	struct sock_common __sk_common;
 	void *sk_bpf_storage;
 	kuid_t sk_uid;
+	refcount_t sk_wmem_alloc;
 	struct socket *sk_socket;
 	void *sk_user_data;
 	__u8 sk_clockid;

@@ -224,7 +224,8 @@ type Record struct {
 type Room struct {
 	_       structs.HostLayout
 	Sockets uint64
-	Users   [2048]uint64
+	Closing [2]uint64
+	Users   [2049]User
 }
 
 // Sent is struct sockmeta_sent.
@@ -278,4 +279,11 @@ type TxSlots struct {
 	ABI   uint32
 	Count uint32
 	Addr  uint64
+}
+
+// User is struct sockmeta_user.
+type User struct {
+	_       structs.HostLayout
+	Seats   uint64
+	Closing [2]uint64
 }
