@@ -242,6 +242,44 @@ func TestTruthLocalReplayed(t *testing.T) {
 	}
 }
 
+// TestTruthLocalOnce has somebody bind the port that a sender gave up, and send the number
+// of the sender's metadata again.
+func TestTruthLocalOnce(t *testing.T) {
+	testutil.Leaks(t)
+	lab := newLocalLab(t)
+	inst := attachedMap(t, lab.cgroup, ebpf.AttachCGroupInetEgress, "sockmeta_inst")
+	to := netip.MustParseAddrPort("127.0.0.1:9000")
+	server := listenUDP(t, lab.Server, "udp4", net.UDPAddrFromAddrPort(to))
+	victim := listenUDP(t, lab.Server, "udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9300})
+	var md sockmeta.Metadata
+	must(t, md.SetUint64(localKey, victimMagic))
+	must1(t)(victim.WriteMetadata([]byte("victim's"), &md, to))
+	if _, _, ok := receive(t, server, "victim's"); !ok {
+		t.Fatal("metadata did not cross")
+	}
+	must(t, victim.Close())
+
+	b, err := inst.LookupBytes(uint32(0))
+	must(t, err)
+	// It is the instance's last word.
+	next := binary.NativeEndian.Uint64(b[len(b)-8:])
+	var c *net.UDPConn
+	must(t, lab.Server.Do(func() (err error) {
+		c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9300})
+		return err
+	}))
+	defer c.Close()
+	must(t, onSocket(c, sendByTime))
+	for number := next - 4; number < next+4; number++ {
+		oob := cmsg.Append(nil, unix.SOL_SOCKET, unix.SCM_TXTIME, binary.NativeEndian.AppendUint64(nil, number))
+		_, _, err := c.WriteMsgUDPAddrPort([]byte("again"), oob, to)
+		must(t, err)
+		if got, _, ok := receive(t, server, "again"); ok {
+			t.Errorf("number %d: %v", number, &got)
+		}
+	}
+}
+
 // newReplayer makes a forger's two sockets in the server's namespace.
 func newReplayer(t *testing.T, lab *localLab) (*forger, *sockmeta.UDPConn) {
 	t.Helper()

@@ -99,6 +99,7 @@ __noinline int go_local(struct __sk_buff *ctx, const struct sockmeta_sent *rec)
 	slot->dev = dev;
 	slot->other_end = *other_end;
 	slot->arrived.netns = 0;
+	slot->taken = 0;
 	slot->skb = (__u64)kernel_skb(ctx);
 	slot->bytes = ctx->len;
 	slot->segs = ctx->gso_segs;

@@ -77,6 +77,16 @@ static __always_inline int left_like_this(struct __sk_buff *ctx, const struct so
 	return slot->skb == (__u64)skb && slot->bytes == bytes && slot->segs == ctx->gso_segs;
 }
 
+/* Whether as many segments have come with the number as left with it. A packet that was
+ * no train has 0 or 1.
+ */
+static __always_inline int is_replay(struct __sk_buff *ctx, struct sockmeta_local *slot)
+{
+	__u32 left = slot->segs > 1 ? slot->segs : 1;
+
+	return __sync_fetch_and_add(&slot->taken, ctx->gso_size ? left : 1) >= left;
+}
+
 /* What waits between the sender and here for longer is not looked for any more. */
 #define LOST_NS (60 * 1000000000ULL)
 
@@ -109,6 +119,8 @@ static __always_inline __u64 number_of(struct __sk_buff *ctx, __u64 number,
 	if (!from_other_end(slot, &dev) || !same_flow(&slot->flow, flow))
 		return ctx->gso_size && may_have_merged(flow) ? 0 : NOTHING;
 	if (ctx->gso_size && !left_like_this(ctx, slot))
+		return 0;
+	if (is_replay(ctx, slot))
 		return 0;
 	slot->arrived = dev;
 	return read_seq(&slot->seq) == number ? number : 0;

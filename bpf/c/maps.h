@@ -257,6 +257,7 @@ struct sockmeta_local {
 	__u32 segs;		/* and segments, as gso_segs has them */
 	__u32 other_end;	/* of dev */
 	__u32 len;
+	__u32 taken;		/* segments that have arrived; more are replays */
 	__u8 area[256];
 };
 

@@ -350,7 +350,9 @@ type FuzzSockmetaLocal struct {
 	Segs     uint32
 	OtherEnd uint32
 	Len      uint32
+	Taken    uint32
 	Area     [256]uint8
+	_        [4]byte
 }
 
 type FuzzSockmetaLocalDev struct {
