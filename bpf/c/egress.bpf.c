@@ -41,6 +41,14 @@ static __always_inline void forget(struct sockmeta_flights *f, __u64 skb)
 			f->skb[i] = 0;
 }
 
+/* From here on the socket's packets may be what software makes of a train. */
+static __always_inline void note_train(struct __sk_buff *ctx, struct sockmeta_flights *f)
+{
+	if (ctx->gso_size)
+		f->trains |= sockmeta_tx_paged(ctx) ? SOCKMETA_TRAINS :
+						      SOCKMETA_TRAINS | SOCKMETA_TRAINS_LINEAR;
+}
+
 /* What is read of a slot at once: a cache line. */
 #define SHORT_SLOT 64
 #define SHORT_AREA (SHORT_SLOT - __builtin_offsetof(struct sockmeta_tx_slot, rec.area))
@@ -166,6 +174,7 @@ static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *s
 	if (!f)
 		return;
 	forget(f, (__u64)kernel_skb(ctx));
+	note_train(ctx, f);
 	/* none, or a launch time of the application's own */
 	if (!number || number >= SOCKMETA_TX_END)
 		return;
@@ -201,8 +210,10 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
 	raw = bpf_map_lookup_elem(&sockmeta_raws, &task);
 	if (!raw || raw->sk != (__u64)BPF_CORE_READ(kernel_skb(ctx), sk)) {
-		if (f)
+		if (f) {
 			forget(f, (__u64)kernel_skb(ctx));
+			note_train(ctx, f);
+		}
 		return 0;
 	}
 	if (!f) {
@@ -218,6 +229,7 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 		}
 	}
 	forget(f, (__u64)kernel_skb(ctx));
+	note_train(ctx, f);
 	if (!take_place(f, &p))
 		return 0;
 	take_fields(&p.fl->rec, &raw->rec);

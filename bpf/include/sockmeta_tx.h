@@ -25,11 +25,18 @@
  *
  * Exactness. A datagram is known by its skb, and sockmeta's program takes the
  * skb's mark off whenever one of the socket's packets comes without a record. So
- * a record is never another packet's. There are three cases in which there is
- * none although one was sent: fragments, which are new skbs; packets that a
- * tunnel of another protocol copied; and datagrams that waited on the way from
- * the one program to the other while their task sent another, for a second, or
- * while SOCKMETA_FLIGHTS other tasks began to send on the socket. After sockmeta
+ * a record is never another packet's. There are five cases in which there is
+ * none although one was sent:
+ *  - fragments, which are new skbs;
+ *  - packets that a tunnel of another protocol copied;
+ *  - segments that software cut from a train (UDP_SEGMENT);
+ *  - of sockets that have sent trains, datagrams that could be such segments: those
+ *    with bytes in pages (MSG_ZEROCOPY, splice, above some 16 KB), and all of them
+ *    if the trains left by a device without scatter-gather;
+ *  - datagrams that waited on the way from the one program to the other while their
+ *    task sent another, for a second, or while SOCKMETA_FLIGHTS other tasks began to
+ *    send on the socket.
+ * After sockmeta
  * was detached, sockets may for one more second show the record of an earlier
  * datagram.
  *
@@ -63,6 +70,23 @@ struct sockmeta_proc {
 	__u32 reserved;
 };
 
+/*
+ * What of UDP_SEGMENT trains a socket has sent. Software may cut one into packets that
+ * sockmeta's program never sees, and that lie where an earlier datagram did. Those of a
+ * train whose bytes are in pages have theirs there, too, which a datagram by itself
+ * has in its skb; those of others cannot be told from datagrams.
+ */
+enum sockmeta_trains {
+	SOCKMETA_TRAINS = 1,
+	SOCKMETA_TRAINS_LINEAR = 2,
+};
+
+/* Whether bytes of the packet are in pages. */
+static __always_inline int sockmeta_tx_paged(struct __sk_buff *skb)
+{
+	return skb->len > (__u64)(long)skb->data_end - (__u64)(long)skb->data;
+}
+
 /* A socket that sends datagrams with records. Each task that does has a place of
  * its own, so that one that is preempted on a packet's way finds it again.
  */
@@ -74,7 +98,7 @@ struct sockmeta_flights {
 	struct sockmeta_flight at[SOCKMETA_FLIGHTS];
 	struct sockmeta_proc procs[SOCKMETA_TX_PROCS];
 	__u32 procs_given;
-	__u32 reserved;
+	__u32 trains;				/* enum sockmeta_trains */
 };
 
 struct {
@@ -165,6 +189,9 @@ static __always_inline struct sockmeta_flight *sockmeta_tx_find(struct __sk_buff
 		if (f->skb[i] != self || bpf_ktime_get_coarse_ns() - f->time[i] > SOCKMETA_FLIGHT_NS)
 			continue;
 		*err = -116;
+		if (!skb->gso_size && f->trains &&
+		    (f->trains & SOCKMETA_TRAINS_LINEAR || sockmeta_tx_paged(skb)))
+			return 0;
 		fl = &f->at[i];
 		*seq = __sync_fetch_and_add(&fl->seq, 0);
 		if (*seq <= SOCKMETA_BUSY || *(volatile __u64 *)&f->skb[i] != self)
@@ -186,7 +213,8 @@ static __always_inline struct sockmeta_flight *sockmeta_tx_find(struct __sk_buff
  *
  * Return: 0; -ENOENT (-2) where the packet has no record or the record no such
  * key; -EMSGSIZE (-90) where the value has another length; -ESTALE (-116) where
- * newer packets took the record's place meanwhile.
+ * newer packets took the record's place meanwhile, or it cannot be told whether the
+ * record is the packet's.
  */
 static __always_inline int sockmeta_tx_get(struct __sk_buff *skb, __u8 key, void *ptr, __u32 len)
 {

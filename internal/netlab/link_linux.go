@@ -59,6 +59,21 @@ func AddVXLAN(ns *Namespace, name string, vni uint32, local, remote netip.Addr, 
 	})
 }
 
+// AddBridge creates a bridge that has one port.
+func AddBridge(ns *Namespace, name, port string) error {
+	if err := addLink(ns, "bridge", name, nil, nil); err != nil {
+		return err
+	}
+	bridge, err := getLink(ns, name)
+	if err != nil {
+		return wrap("add bridge", name, err)
+	}
+	r := newRequest(unix.RTM_SETLINK, 0, unix.IfInfomsg{})
+	r.string(unix.IFLA_IFNAME, port)
+	r.uint32(unix.IFLA_MASTER, uint32(bridge.index))
+	return wrap("add to bridge", port, r.change(ns))
+}
+
 // SetUp brings a link up.
 func SetUp(ns *Namespace, name string) error {
 	r := newRequest(unix.RTM_SETLINK, 0, unix.IfInfomsg{Flags: unix.IFF_UP, Change: unix.IFF_UP})

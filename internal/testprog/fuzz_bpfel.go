@@ -215,7 +215,7 @@ type FuzzSockmetaFlights struct {
 		Reserved uint32
 	}
 	ProcsGiven uint32
-	Reserved   uint32
+	Trains     uint32
 }
 
 type FuzzSockmetaFlow struct {

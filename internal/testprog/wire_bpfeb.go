@@ -49,7 +49,7 @@ type WireSockmetaFlights struct {
 		Reserved uint32
 	}
 	ProcsGiven uint32
-	Reserved   uint32
+	Trains     uint32
 }
 
 type WireWireCounts struct {
@@ -59,6 +59,7 @@ type WireWireCounts struct {
 	Mismatched   uint64
 	Absent       uint64
 	Unexpected   uint64
+	Doubtful     uint64
 	Lost         uint64
 	Tstamp       uint64
 	WrongMark    uint64

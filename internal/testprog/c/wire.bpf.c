@@ -27,6 +27,7 @@ struct wire_counts {
 	__u64 mismatched;	/* another packet's record */
 	__u64 absent;		/* no record, and none was sent */
 	__u64 unexpected;	/* a record where none was sent */
+	__u64 doubtful;		/* -ESTALE where none was sent */
 	__u64 lost;		/* no record where one was sent */
 	__u64 tstamp;		/* packets that still had a time */
 	__u64 wrong_mark;	/* not the id's, or none where there was no record */
@@ -96,7 +97,10 @@ static __always_inline void compare(struct __sk_buff *skb, struct wire_counts *c
 			__sync_fetch_and_add(&c->absent, 1);
 			return;
 		}
-		__sync_fetch_and_add(&c->unexpected, 1);
+		if (err == -116)
+			__sync_fetch_and_add(&c->doubtful, 1);
+		else
+			__sync_fetch_and_add(&c->unexpected, 1);
 	} else if (!err && id == want) {
 		__sync_fetch_and_add(&c->matched, 1);
 		return;
