@@ -79,7 +79,6 @@ func load(opts Options, missing error) (_ *programs, err error) {
 	o.spec.Maps[slotsName].MaxEntries = uint32(slotsPerCPU * cpus)
 	err = errors.Join(
 		o.set("slots_shift", uint32(bits.TrailingZeros(uint(slotsPerCPU)))),
-		o.set("first_round", firstRound()),
 		o.set("first_napi_id", uint32(cpus+1)),
 	)
 	if err != nil {
@@ -120,12 +119,6 @@ func (p *programs) load(part part) error {
 	maps.Copy(p.loaded, loaded)
 	return err
 }
-
-// firstRound returns where an attachment begins to count the rounds through its
-// slots: behind all rounds of earlier attachments, since no round is shorter than
-// the clock's units of 4 µs (next_slot in c/ingress.bpf.c sees to it). Handles have
-// room for 6 days of them.
-func firstRound() uint64 { return monotonic()>>12 + 1 }
 
 // monotonic returns the time by the clock that programs have, in ns.
 func monotonic() uint64 {

@@ -57,7 +57,6 @@ const (
 	sockmetaProgSockmetaUdpLeave       = "sockmeta_udp_leave"
 	sockmetaProgSockmetaUdpLeaveAgain  = "sockmeta_udp_leave_again"
 	sockmetaVarFirstNapiId             = "first_napi_id"
-	sockmetaVarFirstRound              = "first_round"
 	sockmetaVarRaws                    = "raws"
 	sockmetaVarSlotsShift              = "slots_shift"
 )
@@ -157,7 +156,6 @@ type sockmetaMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type sockmetaVariableSpecs struct {
 	FirstNapiId *ebpf.VariableSpec `ebpf:"first_napi_id"`
-	FirstRound  *ebpf.VariableSpec `ebpf:"first_round"`
 	Raws        *ebpf.VariableSpec `ebpf:"raws"`
 	SlotsShift  *ebpf.VariableSpec `ebpf:"slots_shift"`
 }
@@ -230,7 +228,6 @@ func (m *sockmetaMaps) Close() error {
 // It can be passed to loadSockmetaObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sockmetaVariables struct {
 	FirstNapiId *ebpf.Variable `ebpf:"first_napi_id"`
-	FirstRound  *ebpf.Variable `ebpf:"first_round"`
 	Raws        *ebpf.Variable `ebpf:"raws"`
 	SlotsShift  *ebpf.Variable `ebpf:"slots_shift"`
 }

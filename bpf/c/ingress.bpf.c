@@ -22,7 +22,7 @@ static __noinline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_sk *st
 	struct sockmeta_slot *slot;
 	__u64 handle;
 
-	slot = take_slot(&handle);
+	slot = take_slot(&handle, st->since);
 	if (!slot) {
 		ctx->tstamp = handle;
 		return;

@@ -19,6 +19,7 @@ struct sockmeta_sk {
 	__u32 tsflags;		/* see struct sockmeta_slot */
 	__u32 transmits;	/* has had a record to send */
 	__u32 flags;		/* enum sockmeta_enable_flag */
+	__u64 since;		/* unit of slots.h in which it opted in */
 };
 
 struct {

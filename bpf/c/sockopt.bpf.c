@@ -7,7 +7,7 @@
  * optlen as they found them.
  */
 #include "bounds.h"
-#include "seqlock.h"
+#include "slots.h"
 #include "tcp_search.h"
 #include "tx.h"
 #include "../include/sockmeta.h"
@@ -166,6 +166,7 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 		new.id = __sync_fetch_and_add(&inst->last_id, 1) + 1;
 		new.protocol = sk->protocol;
 		new.flags = flags;
+		new.since = unit_now();
 		st = bpf_sk_storage_get(&sockmeta_sks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE);
 	}
 	if (!st)

@@ -126,7 +126,7 @@ struct sockmeta_record {
 /*
  * A handle is what travels in skb->tstamp: bit 63 clear (ktime_t is signed),
  * bit 62 set (clear in real timestamps until the year 2116), bit 61 clear (the
- * programs use it among themselves), then the slot's generation and its index.
+ * programs use it among themselves), then when the slot was filled and its index.
  */
 #define SOCKMETA_HANDLE_BIT (1ULL << 62)
 #define SOCKMETA_INDEX_MASK ((1U << SOCKMETA_INDEX_BITS) - 1)

@@ -410,6 +410,7 @@ type FuzzSockmetaSk struct {
 	Tsflags   uint32
 	Transmits uint32
 	Flags     uint32
+	Since     uint64
 }
 
 type FuzzSockmetaSlot struct {
