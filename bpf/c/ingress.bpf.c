@@ -30,6 +30,11 @@ static __noinline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_sk *st
 	slot->owner = st->id;
 	slot->tsflags = st->tsflags;
 	fill_record(ctx, &slot->rec);
+	/* what a sender made up may be this handle, in a datagram that nobody saw come */
+	if (st->waiting && ctx->sk && !has_queue(ctx->sk))
+		st->waiting = 0;
+	if (st->waiting)
+		slot->rec.flags |= SOCKMETA_F_UNPROVEN;
 	publish(&slot->seq, handle);
 	ctx->tstamp = handle;
 }

@@ -27,6 +27,14 @@ static __always_inline __u64 handle_of(__u64 unit, __u32 index)
 	       (unit << SOCKMETA_INDEX_BITS & (SOCKMETA_HANDLE_BIT / 2 - 1));
 }
 
+/* Whether datagrams wait in a UDP socket's queue (udp_rmem_release in net/ipv4/udp.c). */
+static __always_inline int has_queue(const struct bpf_sock *given)
+{
+	struct sock *sk = kernel_address(given);
+
+	return BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter) > 0;
+}
+
 /* A slot that is the caller's until publish(&slot->seq, *handle). NULL if there is
  * none now, or if it is not later than the unit since: then the handle is of a time at
  * which nothing ran, so that the record is lost.

@@ -167,6 +167,7 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 		new.protocol = sk->protocol;
 		new.flags = flags;
 		new.since = unit_now();
+		new.waiting = sk->protocol == IPPROTO_UDP && has_queue(sk);
 		st = bpf_sk_storage_get(&sockmeta_sks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE);
 	}
 	if (!st)

@@ -64,6 +64,9 @@ struct sock {
 	void *sk_bpf_storage;
 	kuid_t sk_uid;
 	refcount_t sk_wmem_alloc;
+	struct {
+		atomic_t rmem_alloc;
+	} sk_backlog;
 	struct socket *sk_socket;
 	void *sk_user_data;
 	__u8 sk_clockid;

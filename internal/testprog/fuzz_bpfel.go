@@ -411,6 +411,8 @@ type FuzzSockmetaSk struct {
 	Transmits uint32
 	Flags     uint32
 	Since     uint64
+	Waiting   uint32
+	Reserved  uint32
 }
 
 type FuzzSockmetaSlot struct {
