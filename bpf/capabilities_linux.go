@@ -34,28 +34,33 @@ var (
 var (
 	toAttach = privileges{
 		[]capability{capBPF, capNetAdmin, capPerfmon},
-		"grant them to the program (setcap, or AmbientCapabilities= in its unit), or have a privileged process attach to its cgroup (sockmeta attach)",
+		"grant the program what is missing (setcap, or AmbientCapabilities= in its unit), or have a privileged process attach to its cgroup (sockmeta attach)",
+		"have a privileged process of the host attach to its cgroup (sockmeta attach)",
 	}
 	// The kernel gives nobody else the types of modules (bpf_btf_get_fd_by_id).
 	toLoadModule = privileges{
 		[]capability{capSysAdmin},
 		"the native tier takes it besides the others, where a module has the kernel functions",
+		"the native tier takes it, where a module has the kernel functions",
 	}
 	toProduce = privileges{
 		[]capability{capBPF, capNetAdmin, capPerfmon},
-		"grant them to the program (setcap, or AmbientCapabilities= in its unit)",
+		"grant the program what is missing (setcap, or AmbientCapabilities= in its unit)",
+		"have a privileged process of the host do it",
 	}
 )
 
 type privileges struct {
 	caps []capability
 	mend string
+	// outside mends it in a user namespace, where capabilities cannot be granted.
+	outside string
 }
 
 // check says what is missing before the kernel says EPERM.
 func (p privileges) check() error {
 	if inUserNamespace() {
-		return fmt.Errorf("%w: this process's capabilities count in its user namespace only: %s", ErrNotSupported, p.mend)
+		return fmt.Errorf("%w: this process's capabilities count in its user namespace only: %s", ErrNotSupported, p.outside)
 	}
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData

@@ -70,6 +70,7 @@ func (a *Attachment) attachPart(dir *os.File, loaded *programs, part part) error
 }
 
 func attachProgram(dir *os.File, spec *ebpf.ProgramSpec, prog *ebpf.Program) (l link.Link, err error) {
+	where := spec.SectionName
 	switch spec.Type {
 	case ebpf.LSM:
 		l, err = link.AttachLSM(link.LSMOptions{Program: prog})
@@ -79,12 +80,10 @@ func attachProgram(dir *os.File, spec *ebpf.ProgramSpec, prog *ebpf.Program) (l 
 		// Not AttachCgroup: it opens the path anew, which may lead to another cgroup
 		// by then.
 		l, err = link.AttachRawLink(link.RawLinkOptions{Target: int(dir.Fd()), Program: prog, Attach: spec.AttachType})
-		if err != nil {
-			err = fmt.Errorf("to %s: %w", dir.Name(), err)
-		}
+		where += " to " + dir.Name()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", spec.SectionName, err)
+		return nil, fmt.Errorf("%s: %w", where, err)
 	}
 	return l, nil
 }

@@ -20,7 +20,7 @@ var weakFunctions = []string{"bpf_cast_to_kern_ctx", "bpf_rdonly_cast"}
 func dropMissing(spec *ebpf.CollectionSpec, types *btf.Cache) error {
 	kernel, err := types.Kernel()
 	if errors.Is(err, ebpf.ErrNotSupported) {
-		return nil // the loader says so
+		return fmt.Errorf("the kernel tells nothing of its types: it needs CONFIG_DEBUG_INFO_BTF=y, and this process /sys/kernel/btf/vmlinux: %w", err)
 	}
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"os/user"
 	"strconv"
 	"strings"
@@ -28,6 +29,8 @@ type attachOptions struct {
 func parseAttach(args []string) (attachOptions, error) {
 	o := attachOptions{services: make(services)}
 	flags := flag.NewFlagSet("attach", flag.ContinueOnError)
+	var said strings.Builder
+	flags.SetOutput(&said)
 	flags.StringVar(&o.Cgroup, "cgroup", "", "`directory` of a cgroup v2 (default: this process's)")
 	flags.IntVar(&o.SlotsPerCPU, "slots", 0, "received packets to remember for each CPU, a power of two (default: 4096)")
 	flags.IntVar(&o.MaxSockets, "max-sockets", 0, "`sockets` that may have metadata at once (default: what a third of this process's memory suffices for)")
@@ -53,8 +56,12 @@ func parseAttach(args []string) (attachOptions, error) {
 		return err
 	})
 	flags.StringVar(&o.pin, "pin", "", "`directory` on a bpffs for the maps by which other programs read what is sent")
-	if err := flags.Parse(args); err != nil {
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(os.Stderr, said.String())
 		return o, err
+	case err != nil:
+		return o, fmt.Errorf("%w (attach -h tells of each flag)", err)
 	}
 	switch {
 	case flags.NArg() != 0:
