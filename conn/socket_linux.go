@@ -37,7 +37,7 @@ func (s *socket) optIn(fd int, udp bool, receiveMap string) (err error) {
 			if p, perr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); perr == nil && p == unix.IPPROTO_MPTCP {
 				return fmt.Errorf("%w: it is a Multipath TCP socket: SetMultipathTCP(false) makes others", err)
 			}
-			return fmt.Errorf("%w: no programs for this socket's cgroup: it was made in another one than %s: attach to that one, or to one above both", err, ownCgroup())
+			return fmt.Errorf("%w: no programs for this socket's cgroup: it was made in another cgroup than %s: attach to that one, or to one above both", err, ownCgroup())
 		}
 	}
 	if err != nil {
