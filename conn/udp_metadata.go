@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
 	"github.com/sockmeta/sockmeta-go/cmsg"
@@ -144,7 +143,7 @@ func (c *UDPConn) overrun() error {
 // that there is.
 type detached struct {
 	err     atomic.Pointer[error]
-	checked atomic.Int64 // since processStart
+	checked checked
 }
 
 // noMetadata is the error of a datagram that has none. Whether the programs have gone it
@@ -154,8 +153,7 @@ func (c *UDPConn) noMetadata() error {
 	if err := d.err.Load(); err != nil {
 		return *err
 	}
-	now, checked := int64(time.Since(processStart)), d.checked.Load()
-	if now-checked <= int64(checkEvery) || !d.checked.CompareAndSwap(checked, now) {
+	if !d.checked.isDue() {
 		return c.errNoMetadata
 	}
 	return c.askDetached()

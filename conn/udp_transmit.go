@@ -25,22 +25,30 @@ type transmitter struct {
 	slots *bpf.TxSlots
 	info  abi.TxInfo
 	// epoch is that of the slots when the socket was registered.
-	epoch uint64
-	err   error // not nil: why metadata cannot be sent
-	// checked is when it was last true, as a time since the process began.
-	checked atomic.Int64
+	epoch   uint64
+	err     error   // not nil: why metadata cannot be sent
+	checked checked // that it is still true
 }
 
 // checkEvery is for how long a sender takes it for granted that the programs are
 // there, and that SO_TXTIME has the clock that it had: nothing tells him, and asking
-// for each datagram would cost a tenth of it.
+// for each datagram would cost a tenth of it. Readers do so, too.
 const checkEvery = 100 * time.Millisecond
 
 var processStart = time.Now()
 
+// checked is when something was last asked, as a time since the process began.
+type checked struct{ atomic.Int64 }
+
+// isDue says whether it is time to ask again, to one of those who call it.
+func (c *checked) isDue() bool {
+	now, last := int64(time.Since(processStart)), c.Load()
+	return now-last > int64(checkEvery) && c.CompareAndSwap(last, now)
+}
+
 func (c *UDPConn) transmitter() *transmitter {
 	tx := c.tx.Load()
-	if tx != nil && (tx.err != nil || !tx.isDue()) {
+	if tx != nil && (tx.err != nil || !tx.checked.isDue()) {
 		return tx
 	}
 	now := &transmitter{}
@@ -67,12 +75,6 @@ func (c *UDPConn) transmitter() *transmitter {
 	}
 	c.tx.CompareAndSwap(tx, now)
 	return c.tx.Load()
-}
-
-// isDue says whether it is time to check, to one of those who send.
-func (tx *transmitter) isDue() bool {
-	now, checked := int64(time.Since(processStart)), tx.checked.Load()
-	return now-checked > int64(checkEvery) && tx.checked.CompareAndSwap(checked, now)
 }
 
 // check says why metadata cannot be sent any more.

@@ -198,13 +198,7 @@ func TestTruthLocalReplayed(t *testing.T) {
 	for _, network := range []string{"udp4", "udp6", "udp", "tcp"} {
 		t.Run(network, func(t *testing.T) {
 			lab := newLocalLab(t)
-			inst := attachedMap(t, lab.cgroup, ebpf.AttachCGroupInetEgress, "sockmeta_inst")
-			// It is the instance's last word.
-			cursor := func() uint64 {
-				b, err := inst.LookupBytes(uint32(0))
-				must(t, err)
-				return binary.NativeEndian.Uint64(b[len(b)-8:])
-			}
+			cursor := localCursor(t, lab)
 			addr := lab.ServerAddr4
 			if network == "udp6" {
 				addr = lab.ServerAddr6
@@ -242,12 +236,25 @@ func TestTruthLocalReplayed(t *testing.T) {
 	}
 }
 
+// localCursor returns what reads the number that the next packet gets.
+func localCursor(t *testing.T, lab *localLab) func() uint64 {
+	t.Helper()
+	inst := attachedMap(t, lab.cgroup, ebpf.AttachCGroupInetEgress, "sockmeta_inst")
+	return func() uint64 {
+		t.Helper()
+		b, err := inst.LookupBytes(uint32(0))
+		must(t, err)
+		// It is the instance's last word.
+		return binary.NativeEndian.Uint64(b[len(b)-8:])
+	}
+}
+
 // TestTruthLocalOnce has somebody bind the port that a sender gave up, and send the number
 // of the sender's metadata again.
 func TestTruthLocalOnce(t *testing.T) {
 	testutil.Leaks(t)
 	lab := newLocalLab(t)
-	inst := attachedMap(t, lab.cgroup, ebpf.AttachCGroupInetEgress, "sockmeta_inst")
+	cursor := localCursor(t, lab)
 	to := netip.MustParseAddrPort("127.0.0.1:9000")
 	server := listenUDP(t, lab.Server, "udp4", net.UDPAddrFromAddrPort(to))
 	victim := listenUDP(t, lab.Server, "udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9300})
@@ -259,10 +266,7 @@ func TestTruthLocalOnce(t *testing.T) {
 	}
 	must(t, victim.Close())
 
-	b, err := inst.LookupBytes(uint32(0))
-	must(t, err)
-	// It is the instance's last word.
-	next := binary.NativeEndian.Uint64(b[len(b)-8:])
+	next := cursor()
 	var c *net.UDPConn
 	must(t, lab.Server.Do(func() (err error) {
 		c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9300})

@@ -344,9 +344,17 @@ func readHandle(fd int) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	data, ok := cmsg.Find(oob[:oobn], unix.SOL_SOCKET, unix.SO_TIMESTAMPING)
+	return handleIn(oob[:oobn])
+}
+
+// handleIn returns the handle in the control messages of a datagram.
+func handleIn(oob []byte) (uint64, error) {
+	data, ok := cmsg.Find(oob, unix.SOL_SOCKET, unix.SO_TIMESTAMPING)
+	if !ok {
+		data, ok = cmsg.Find(oob, unix.SOL_SOCKET, unix.SO_TIMESTAMPING_NEW)
+	}
 	if !ok || len(data) < 16 {
-		return 0, fmt.Errorf("no handle in %x", oob[:oobn])
+		return 0, fmt.Errorf("no handle in %x", oob)
 	}
 	return binary.NativeEndian.Uint64(data)*1e9 + binary.NativeEndian.Uint64(data[8:]), nil
 }

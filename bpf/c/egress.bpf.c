@@ -31,19 +31,17 @@ static __always_inline void apply(struct __sk_buff *ctx, const struct sockmeta_s
 	count(sent);
 }
 
-/* The skb was another packet's once: of that one nothing is to be left. */
-static __always_inline void forget(struct sockmeta_flights *f, __u64 skb)
+/* The skb was another packet's once: of that one nothing is to be left. And from a train
+ * on, the socket's packets may be what software makes of it.
+ */
+static __always_inline void forget(struct sockmeta_flights *f, struct __sk_buff *ctx)
 {
+	__u64 skb = (__u64)kernel_skb(ctx);
 	__u32 i;
 
 	for (i = 0; i < SOCKMETA_FLIGHTS; i++)
 		if (f->skb[i] == skb)
 			f->skb[i] = 0;
-}
-
-/* From here on the socket's packets may be what software makes of a train. */
-static __always_inline void note_train(struct __sk_buff *ctx, struct sockmeta_flights *f)
-{
 	if (ctx->gso_size)
 		f->trains |= sockmeta_tx_paged(ctx) ? SOCKMETA_TRAINS :
 						      SOCKMETA_TRAINS | SOCKMETA_TRAINS_LINEAR;
@@ -57,8 +55,8 @@ static __always_inline void note_train(struct __sk_buff *ctx, struct sockmeta_fl
  * sends.
  */
 static __always_inline int read_tx_slot(struct bpf_sock *sk, struct sockmeta_flights *f,
-				     struct sockmeta_flight *fl, const struct sockmeta_sk *st,
-				     __u64 number)
+					struct sockmeta_flight *fl, const struct sockmeta_sk *st,
+					__u64 number)
 {
 	__u32 id = number >> SOCKMETA_TX_PROC_SHIFT;
 	__u32 index = number & ((1 << SOCKMETA_TX_INDEX_BITS) - 1);
@@ -173,8 +171,7 @@ static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *s
 	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
 	if (!f)
 		return;
-	forget(f, (__u64)kernel_skb(ctx));
-	note_train(ctx, f);
+	forget(f, ctx);
 	/* none, or a launch time of the application's own */
 	if (!number || number >= SOCKMETA_TX_END)
 		return;
@@ -210,10 +207,8 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
 	raw = bpf_map_lookup_elem(&sockmeta_raws, &task);
 	if (!raw || raw->sk != (__u64)BPF_CORE_READ(kernel_skb(ctx), sk)) {
-		if (f) {
-			forget(f, (__u64)kernel_skb(ctx));
-			note_train(ctx, f);
-		}
+		if (f)
+			forget(f, ctx);
 		return 0;
 	}
 	if (!f) {
@@ -228,8 +223,7 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 			return 0;
 		}
 	}
-	forget(f, (__u64)kernel_skb(ctx));
-	note_train(ctx, f);
+	forget(f, ctx);
 	if (!take_place(f, &p))
 		return 0;
 	take_fields(&p.fl->rec, &raw->rec);

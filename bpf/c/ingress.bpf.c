@@ -59,8 +59,7 @@ int sockmeta_ingress(struct __sk_buff *ctx)
 	 * through to receivers of the sender's own multicast, and to those behind a
 	 * veth pair in one namespace.
 	 */
-	if (ctx->pkt_type == PACKET_LOOPBACK ||
-	    is_handle(ctx->tstamp))
+	if (ctx->pkt_type == PACKET_LOOPBACK || is_handle(ctx->tstamp))
 		ctx->tstamp = 0;
 	if (st->protocol == IPPROTO_UDP) {
 		/* or else recvmsg makes the record (native.bpf.c) */

@@ -27,7 +27,7 @@ static __always_inline int is_enabled(const struct sockmeta_sk *st)
 
 /* What ingress put into a slot, if it is still there. */
 static __always_inline int read_rx_slot(__u64 handle, const struct sockmeta_sk *st,
-				     struct sockmeta_record *rec)
+					struct sockmeta_record *rec)
 {
 	__u32 index = handle & SOCKMETA_INDEX_MASK;
 	struct sockmeta_slot *slot;

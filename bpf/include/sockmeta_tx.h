@@ -36,9 +36,8 @@
  *  - datagrams that waited on the way from the one program to the other while their
  *    task sent another, for a second, or while SOCKMETA_FLIGHTS other tasks began to
  *    send on the socket.
- * After sockmeta
- * was detached, sockets may for one more second show the record of an earlier
- * datagram.
+ * After sockmeta was detached, sockets may for one more second show the record of
+ * an earlier datagram.
  *
  * Of TCP, all packets of a connection have the record that was set last.
  *
