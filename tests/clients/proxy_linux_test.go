@@ -41,7 +41,7 @@ func TestReverseProxy(t *testing.T) {
 
 	target, err := url.Parse("http://" + address(l.ServerAddr4, portB))
 	must(t, err)
-	found := make(chan uint32, 1)
+	found := make(chan uint32, 2)
 	transport := &http.Transport{DialContext: l.dialOurs}
 	defer transport.CloseIdleConnections()
 	proxy := &httputil.ReverseProxy{
@@ -53,7 +53,12 @@ func TestReverseProxy(t *testing.T) {
 		Transport: transport,
 	}
 	front := l.listenTCP(address(l.ServerAddr4, portA))
-	frontServer := &http.Server{Handler: proxy, ConnContext: withConn}
+	frontServer := &http.Server{ConnContext: withConn, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			t.Error(err)
+		}
+		proxy.ServeHTTP(w, r)
+	})}
 	go func() { _ = frontServer.Serve(front) }()
 	defer frontServer.Close()
 
@@ -104,9 +109,15 @@ func TestReverseProxy(t *testing.T) {
 	})
 }
 
-// echo sends the body back, or what comes after an upgrade.
+// echo sends the body back, or what comes after an upgrade. It answers while the body
+// still arrives: without full duplex, net/http's server drops what is left of a body
+// when the answer begins.
 func echo(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Upgrade") == "" {
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 		_, _ = io.Copy(w, r.Body)
 		return
 	}
