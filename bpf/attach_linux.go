@@ -28,8 +28,6 @@ type Attachment struct {
 
 	mu    sync.Mutex
 	links []link.Link
-	// taken are the links of another process that are among them.
-	taken map[link.ID]bool
 	// maps are those that the links' programs use, by name as the kernel
 	// knows it.
 	maps map[string]*ebpf.Map
@@ -48,15 +46,15 @@ type Attachment struct {
 // memory ran out, but that passes: the error names the limit, and is unix.EMFILE,
 // ENFILE or ENOMEM, too.
 //
-// The error is ErrConflict where what is attached has other values than the options
-// ask for, and names them. Zero options ask for nothing.
+// The error is ErrConflict where what is attached has other options than these, and
+// names both values. Join takes what is attached, whatever its options.
 func Attach(opts Options) (*Attachment, error) {
 	dir, err := openCgroup(opts.Cgroup)
 	if err != nil {
 		return nil, attachError(err)
 	}
 	defer dir.Close()
-	return attachTo(dir, opts)
+	return attachTo(dir, opts, &opts)
 }
 
 func attachError(err error) error {
@@ -66,9 +64,10 @@ func attachError(err error) error {
 	return fmt.Errorf("sockmeta: attach: %w", err)
 }
 
-// attachTo is Attach for the directory of a cgroup.
-func attachTo(dir *os.File, opts Options) (*Attachment, error) {
-	a, err := attach(dir, opts)
+// attachTo is Attach for the directory of a cgroup. What it joins has the options that
+// are asked for: nil, any.
+func attachTo(dir *os.File, opts Options, asked *Options) (*Attachment, error) {
+	a, err := attach(dir, opts, asked)
 	if err != nil {
 		return nil, attachError(err)
 	}
@@ -76,7 +75,7 @@ func attachTo(dir *os.File, opts Options) (*Attachment, error) {
 	return a, nil
 }
 
-func attach(dir *os.File, opts Options) (*Attachment, error) {
+func attach(dir *os.File, opts Options, asked *Options) (*Attachment, error) {
 	if err := reserve(); err != nil {
 		return nil, err
 	}
@@ -101,7 +100,7 @@ func attach(dir *os.File, opts Options) (*Attachment, error) {
 	}
 	if !opts.Private {
 		// Whatever else keeps us from joining, attaching will do or say why not.
-		if a, err := join(dir, opts); err == nil || errors.Is(err, ErrConflict) {
+		if a, err := join(dir, asked); err == nil || errors.Is(err, ErrConflict) {
 			return a, err
 		}
 	}
@@ -158,15 +157,49 @@ func attachOwn(dir *os.File, opts Options, noNative error) (_ *Attachment, err e
 	if err := a.attachPart(dir, p, corePart); err != nil {
 		return nil, err
 	}
-	return a, nil
+	return a, a.publishLinks()
 }
 
 // Cgroup returns the directory of the cgroup that the programs are attached to.
 func (a *Attachment) Cgroup() string { return a.cgroup }
 
-// Shared says whether another process had attached the programs before: their options
-// hold.
+// Shared says whether another process had attached the programs before.
 func (a *Attachment) Shared() bool { return a.joined }
+
+// Policy returns the policy in force: the programs read it from the same map.
+func (a *Attachment) Policy() (Policy, error) {
+	in, err := a.instance()
+	if err != nil {
+		return Policy{}, fmt.Errorf("sockmeta: policy: %w", err)
+	}
+	return decodePolicy(&in.Policy), nil
+}
+
+// Options returns the options in force, with their values where zero is a default.
+// Attach with them shares the attachment.
+func (a *Attachment) Options() (Options, error) {
+	in, err := a.instance()
+	if err != nil {
+		return Options{}, fmt.Errorf("sockmeta: options: %w", err)
+	}
+	policy := decodePolicy(&in.Policy)
+	return Options{
+		Cgroup:            a.cgroup,
+		SlotsPerCPU:       int(in.Info.SlotsPerCPU),
+		MaxSockets:        int(in.Bounds.Sockets),
+		MaxSocketsPerUser: int(in.Bounds.PerUser),
+		Policy:            &policy,
+		Tracing:           in.Info.Features&abi.FeatureTracing != 0,
+	}, nil
+}
+
+func (a *Attachment) instance() (abi.Instance, error) {
+	m, err := a.mapNamed(instanceName)
+	if err != nil {
+		return abi.Instance{}, err
+	}
+	return readInstance(m)
+}
 
 // Info returns the attachment's number and the size of its receive map.
 func (a *Attachment) Info() Info { return a.info }

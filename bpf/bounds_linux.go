@@ -57,11 +57,7 @@ func (a *Attachment) Sockets() (Sockets, error) {
 	if err != nil {
 		return Sockets{}, err
 	}
-	instances, err := a.mapNamed(instanceName)
-	if err != nil {
-		return Sockets{}, err
-	}
-	inst, err := readInstance(instances)
+	inst, err := a.instance()
 	if err != nil {
 		return Sockets{}, err
 	}

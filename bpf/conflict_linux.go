@@ -10,7 +10,7 @@ import (
 )
 
 // conflict returns an ErrConflict that names what the options ask for and an
-// attachment does differently. Options that are zero ask for nothing.
+// attachment does differently. Numbers that are zero and no tracing ask for nothing.
 func (o *Options) conflict(in *abi.Instance) error {
 	var differ []string
 	for _, d := range []struct {
@@ -32,21 +32,16 @@ func (o *Options) conflict(in *abi.Instance) error {
 			differ = append(differ, fmt.Sprintf("%s %v, asked for %v", d.what, d.has, d.asked))
 		}
 	}
-	differ = append(differ, o.Policy.differences(&in.Policy)...)
+	differ = append(differ, o.policyConflict(&in.Policy)...)
 	if differ == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: it has %s: ask for the same or for nothing, end the processes that hold it, or attach beside it (Options.Private)",
+	return fmt.Errorf("%w: it has %s: ask for the same, take what it has (Join), end the processes that hold it, or attach beside it (Options.Private)",
 		ErrConflict, strings.Join(differ, "; "))
 }
 
-// differences says what a policy asks for that an attachment's does not have. The
-// zero policy asks for nothing.
-func (p *Policy) differences(has *abi.Policy) (differ []string) {
-	if p.isZero() {
-		return nil
-	}
-	asked := p.encode()
+func (o *Options) policyConflict(has *abi.Policy) (differ []string) {
+	asked := o.policy()
 	for _, d := range []struct {
 		is     bool
 		format string
@@ -56,26 +51,11 @@ func (p *Policy) differences(has *abi.Policy) (differ []string) {
 		{asked.MarkMask != has.MarkMask, "mark mask %#x, asked for %#x", has.MarkMask, asked.MarkMask},
 		{asked.PriorityMax != has.PriorityMax, "priorities up to %d, asked for %d", has.PriorityMax, asked.PriorityMax},
 		{asked.Launch != has.Launch, "launch times allowed: %v, asked for %v", has.Launch != 0, asked.Launch != 0},
-		{asked.Local != has.Local, "local keys %v, asked for %v", localKeys(has), localKeys(&asked)},
+		{asked.Local != has.Local, "local keys %d, asked for %d", decodePolicy(has).LocalKeys, decodePolicy(&asked).LocalKeys},
 	} {
 		if d.is {
 			differ = append(differ, fmt.Sprintf(d.format, d.has, d.asked))
 		}
 	}
 	return differ
-}
-
-func (p *Policy) isZero() bool {
-	return p.MarkMask == 0 && p.MaxPriority == 0 && !p.RefuseLaunchTimes && len(p.LocalKeys) == 0
-}
-
-// localKeys are Policy.LocalKeys, in order.
-func localKeys(p *abi.Policy) []int {
-	keys := []int{}
-	for k := range 64 * len(p.Local) {
-		if p.Local[k>>6]&(1<<(k&63)) != 0 {
-			keys = append(keys, k)
-		}
-	}
-	return keys
 }

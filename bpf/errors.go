@@ -35,4 +35,7 @@ var (
 	// do not have what its options ask for. The error that wraps it names the
 	// options, what they are and what was asked for.
 	ErrConflict = errors.New("what is attached to the cgroup has other options")
+
+	// ErrNotAttached says that Join found nothing to join at the cgroup.
+	ErrNotAttached = errors.New("nothing is attached to the cgroup that this process can join")
 )

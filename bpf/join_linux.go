@@ -6,42 +6,82 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 var errNothingToJoin = errors.New("nothing to join")
 
-// Names of a program and of maps. The kernel keeps 15 bytes of a name, and
+// Names of maps. The kernel keeps 15 bytes of a name, and
 // BTF, where it can be read, all of it.
 const (
-	getsockoptName = "sockmeta_getsoc"
-	instanceName   = "sockmeta_inst"
-	slotsName      = "sockmeta_rx"
-	socketsName    = "sockmeta_sks"
-	flightsName    = "sockmeta_flights"
-	connsName      = "sockmeta_conns"
-	countName      = "sockmeta_count"
-	rawsName       = "sockmeta_raws"
-	localDevsName  = "sockmeta_local_devs"
-	localsName     = "sockmeta_locals"
-	seatsName      = "sockmeta_seats"
-	roomsName      = "sockmeta_rooms"
-	givenName      = "sockmeta_given"
+	instanceName  = "sockmeta_inst"
+	linksName     = "sockmeta_links"
+	slotsName     = "sockmeta_rx"
+	socketsName   = "sockmeta_sks"
+	flightsName   = "sockmeta_flights"
+	connsName     = "sockmeta_conns"
+	countName     = "sockmeta_count"
+	rawsName      = "sockmeta_raws"
+	localDevsName = "sockmeta_local_devs"
+	localsName    = "sockmeta_locals"
+	seatsName     = "sockmeta_seats"
+	roomsName     = "sockmeta_rooms"
+	givenName     = "sockmeta_given"
 )
 
 // kernelName is what the kernel keeps of a name (BPF_OBJ_NAME_LEN).
 func kernelName(name string) string { return name[:min(len(name), 15)] }
 
+// Join takes references to what another process has attached to the cgroup, "" for the
+// one of this process, with whatever options: Attachment.Options has them. It is
+// ErrNotAttached where there is nothing, or this process may not: it needs
+// CAP_SYS_ADMIN (BPF_LINK_GET_FD_BY_ID) beside CAP_BPF and CAP_NET_ADMIN.
+func Join(cgroup string) (*Attachment, error) {
+	a, err := joinPath(cgroup)
+	if err != nil {
+		if short := asShortage(err); short != nil {
+			err = short
+		}
+		return nil, fmt.Errorf("sockmeta: join: %w", err)
+	}
+	register(a.info.Instance, a.slots)
+	return a, nil
+}
+
+func joinPath(cgroup string) (*Attachment, error) {
+	dir, err := openCgroup(cgroup)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	id, err := cgroupID(dir)
+	if err != nil {
+		return nil, err
+	}
+	if lock := lockCgroup(id); lock != nil {
+		defer lock.Close()
+	}
+	a, err := join(dir, nil)
+	switch {
+	case errors.Is(err, errNothingToJoin):
+		err = fmt.Errorf("%w: %s (bpf.Attach attaches)", ErrNotAttached, dir.Name())
+	case errors.Is(err, unix.EPERM):
+		err = fmt.Errorf("%w: %s: %w: needs CAP_SYS_ADMIN, CAP_BPF and CAP_NET_ADMIN", ErrNotAttached, dir.Name(), err)
+	}
+	return a, err
+}
+
 // join finds programs of our ABI that are attached to the cgroup, and takes
 // references to their links, so that they outlive whoever attached them. It is
-// ErrConflict where there are some, and all of them have other options.
-func join(dir *os.File, opts Options) (*Attachment, error) {
+// ErrConflict where there are some, and none has what the options ask for. Without
+// options it takes the first.
+func join(dir *os.File, opts *Options) (*Attachment, error) {
 	attached, err := link.QueryPrograms(link.QueryOptions{
 		Target: int(dir.Fd()),
 		Attach: ebpf.AttachCGroupGetsockopt,
@@ -62,84 +102,104 @@ func join(dir *os.File, opts Options) (*Attachment, error) {
 	return nil, none
 }
 
-func joinProgram(dir *os.File, id ebpf.ProgramID, opts Options) (_ *Attachment, err error) {
-	maps, err := mapsOfProgram(id, getsockoptName)
+func joinProgram(dir *os.File, id ebpf.ProgramID, opts *Options) (_ *Attachment, err error) {
+	maps, err := mapsOfProgram(id, kernelName(getsockoptProgram))
 	if err != nil {
 		return nil, err
 	}
-	defer closeMaps(maps)
-	inst, slots, sockets := maps[instanceName], maps[slotsName], maps[socketsName]
-	if inst == nil || slots == nil || sockets == nil {
+	a := &Attachment{cgroup: dir.Name(), joined: true, maps: maps}
+	defer func() {
+		if err != nil {
+			_ = a.Close()
+		}
+	}()
+	inst, slots, ids := maps[instanceName], maps[slotsName], maps[linksName]
+	if inst == nil || slots == nil || ids == nil {
 		return nil, errNothingToJoin
 	}
 	in, err := readInstance(inst)
 	if err != nil || in.Info.ABI != abi.ABI {
 		return nil, errNothingToJoin
 	}
-
-	a := &Attachment{cgroup: dir.Name(), joined: true, info: in.Info, maps: make(map[string]*ebpf.Map), taken: make(map[link.ID]bool)}
-	defer func() {
-		if err != nil {
-			_ = a.Close()
-		}
-	}()
+	a.info = in.Info
 	if in.Info.Features&abi.FeatureNative == 0 {
 		a.missing = fmt.Errorf("%w: whoever attached the programs found no kernel functions for control messages", ErrNotSupported)
 	}
 	if a.slots, err = mapSlots(slots); err != nil {
 		return nil, err
 	}
-	if err := a.takeLinks(dir, sockets); err != nil {
+	if err := a.takeLinks(dir, ids); err != nil {
 		return nil, err
 	}
-	// Of seats they have let us know.
-	if err := a.takeLinks(dir, a.maps[kernelName(seatsName)]); err != nil {
-		return nil, err
+	if opts != nil {
+		err = opts.conflict(&in)
 	}
-	if in.Info.Features&(abi.FeatureTracing|abi.FeatureNative) != 0 {
-		// Egress, of the first ones, has let us know the map.
-		raws := a.maps[rawsName]
-		if err := errors.Join(a.takeLinks(dir, raws), a.takeLinks(nil, sockets, raws)); err != nil {
-			return nil, err
-		}
-	}
-	// Fewer: it was being attached or detached as we looked.
-	if len(a.links) != linksWith(in.Info.Features) {
-		return nil, errNothingToJoin
-	}
-	return a, opts.conflict(&in)
+	return a, err
 }
 
-// takeLinks takes the links whose programs use one of the maps, unless it has them,
-// and the maps that those use: the links to a cgroup, or, without one, to kernel
-// functions and tracepoints.
-func (a *Attachment) takeLinks(dir *os.File, of ...*ebpf.Map) error {
-	links, err := linksUsing(dir, of...)
+// takeLinks takes the links whose ids the map has, and the maps of their programs.
+func (a *Attachment) takeLinks(dir *os.File, ids *ebpf.Map) error {
+	cgroup, err := cgroupID(dir)
 	if err != nil {
 		return err
 	}
-	for i, l := range links {
+	for i := range uint32(linksWith(a.info.Features)) {
+		// It is 0 while they are being attached.
+		var id link.ID
+		if err := ids.Lookup(i, &id); err != nil || id == 0 {
+			return errNothingToJoin
+		}
+		l, err := link.NewFromID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			return errNothingToJoin
+		}
+		if err != nil {
+			return fmt.Errorf("link %d: %w", id, err)
+		}
+		a.links = append(a.links, l)
 		info, err := l.Info()
 		if err != nil {
-			return errors.Join(err, closeLinks(links[i:]))
+			return fmt.Errorf("link %d: %w", id, err)
 		}
-		if a.taken[info.ID] {
-			_ = l.Close()
-			continue
+		if cg := info.Cgroup(); cg != nil && cg.CgroupId != cgroup {
+			return errNothingToJoin
 		}
-		a.taken[info.ID] = true
-		a.links = append(a.links, l)
-		maps, err := mapsOfProgram(info.Program, "")
+		if err := a.takeMaps(info.Program); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Attachment) takeMaps(of ebpf.ProgramID) error {
+	maps, err := mapsOfProgram(of, "")
+	if err != nil {
+		return err
+	}
+	for name, m := range maps {
+		if a.maps[name] == nil {
+			a.maps[name] = m
+		} else {
+			_ = m.Close()
+		}
+	}
+	return nil
+}
+
+// publishLinks lets others join.
+func (a *Attachment) publishLinks() error {
+	ids := a.maps[linksName]
+	for i, l := range a.links {
+		info, err := l.Info()
 		if err != nil {
-			return errors.Join(err, closeLinks(links[i+1:]))
+			return fmt.Errorf("link: %w", err)
 		}
-		for name, m := range maps {
-			if a.maps[name] == nil {
-				a.maps[name] = m
-			} else {
-				_ = m.Close()
-			}
+		if err := ids.Put(uint32(i), info.ID); err != nil {
+			return fmt.Errorf("links map: %w", err)
 		}
+	}
+	if err := ids.Freeze(); err != nil {
+		return fmt.Errorf("links map: %w", err)
 	}
 	return nil
 }
@@ -200,76 +260,4 @@ func closeMaps(maps map[string]*ebpf.Map) {
 	for _, m := range maps {
 		_ = m.Close()
 	}
-}
-
-// linksUsing opens the links that attach programs to the cgroup, or to kernel
-// functions and tracepoints where dir is nil, that use one of the maps: every program
-// of an attachment that has to do with a cgroup uses its map of sockets or of seats.
-func linksUsing(dir *os.File, maps ...*ebpf.Map) (_ []link.Link, err error) {
-	var of []ebpf.MapID
-	for _, m := range maps {
-		if m == nil {
-			return nil, errNothingToJoin
-		}
-		info, err := m.Info()
-		if err != nil {
-			return nil, err
-		}
-		id, _ := info.ID()
-		of = append(of, id)
-	}
-	var cgroup uint64
-	if dir != nil {
-		if cgroup, err = cgroupID(dir); err != nil {
-			return nil, err
-		}
-	}
-	var links []link.Link
-	defer func() {
-		if err != nil {
-			for _, l := range links {
-				_ = l.Close()
-			}
-		}
-	}()
-	it := new(link.Iterator)
-	defer it.Close()
-	for it.Next() {
-		info, err := it.Link.Info()
-		if err != nil {
-			return nil, err
-		}
-		if dir == nil && info.Tracing() == nil && info.RawTracepoint() == nil {
-			continue
-		}
-		if cg := info.Cgroup(); dir != nil && (cg == nil || cg.CgroupId != cgroup) {
-			continue
-		}
-		uses, err := programUses(info.Program, of)
-		if err != nil {
-			return nil, err
-		}
-		if uses {
-			links = append(links, it.Take())
-		}
-	}
-	return links, it.Err()
-}
-
-// programUses says whether the program uses one of the maps.
-func programUses(id ebpf.ProgramID, maps []ebpf.MapID) (bool, error) {
-	prog, err := ebpf.NewProgramFromID(id)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer prog.Close()
-	info, err := prog.Info()
-	if err != nil {
-		return false, err
-	}
-	ids, _ := info.MapIDs()
-	return slices.ContainsFunc(ids, func(id ebpf.MapID) bool { return slices.Contains(maps, id) }), nil
 }

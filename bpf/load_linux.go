@@ -106,6 +106,10 @@ func load(opts Options, missing error) (_ *programs, err error) {
 	if err := p.load(corePart); err != nil {
 		return nil, err
 	}
+	// Whoever joins finds the maps by this program.
+	if err := p.loaded[getsockoptProgram].BindMap(p.maps[linksName]); err != nil {
+		return nil, fmt.Errorf("links map: %w", err)
+	}
 	if opts.Tracing {
 		if err := p.load(tracingPart); err != nil {
 			return nil, fmt.Errorf("%w: %w", errTracing, err)
@@ -152,7 +156,7 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 			RxMapID:     uint32(id),
 			Slots:       rx.MaxEntries(),
 		},
-		Policy: opts.Policy.encode(),
+		Policy: opts.policy(),
 		Bounds: opts.bounds(rx),
 		// struct sockmeta_local says why it begins there.
 		LocalFirst:  firstLocal,

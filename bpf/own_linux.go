@@ -21,7 +21,7 @@ var own struct {
 	failed time.Time
 }
 
-// maxOwn is how many are kept: each takes 17 file descriptors. A process that is moved
+// maxOwn is how many are kept: each takes up to 30 file descriptors. A process that is moved
 // through more cgroups gives up the one whose sockets it made longest ago.
 const maxOwn = 32
 
@@ -55,7 +55,7 @@ func AttachOwn() (*Attachment, error) {
 		return nil, own.err
 	}
 	own.err = nil
-	a, err := attachTo(dir, Options{})
+	a, err := attachTo(dir, Options{}, nil)
 	if err != nil {
 		if short := (*shortageError)(nil); !errors.As(err, &short) {
 			own.err, own.cgroup, own.failed = err, id, time.Now()
@@ -110,7 +110,7 @@ func joinOwn(instance uint64) *Attachment {
 		return nil
 	}
 	dropEnded()
-	a, err := join(dir, Options{})
+	a, err := join(dir, nil)
 	if err != nil {
 		return nil
 	}

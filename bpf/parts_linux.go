@@ -37,10 +37,13 @@ var (
 	// and getsockopt must not answer when ingress does not log any more: it comes
 	// first.
 	corePart = part{0, []string{
-		"sockmeta_getsockopt", "sockmeta_ingress", "sockmeta_egress",
+		getsockoptProgram, "sockmeta_ingress", "sockmeta_egress",
 		"sockmeta_sockops", "sockmeta_release", "sockmeta_setsockopt",
 	}}
 )
+
+// getsockoptProgram answers applications, and those that join.
+const getsockoptProgram = "sockmeta_getsockopt"
 
 // localProgram is attached to devices, see AttachLocal.
 const localProgram = "sockmeta_local"

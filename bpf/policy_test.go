@@ -15,14 +15,15 @@ func TestPolicyEncode(t *testing.T) {
 		p    Policy
 		want abi.Policy
 	}{
-		{"zero value", Policy{}, abi.Policy{PriorityMax: 6, Launch: 1}},
-		{"mark", Policy{MarkMask: 0xff00}, abi.Policy{MarkMask: 0xff00, PriorityMax: 6, Launch: 1}},
-		{"priority", Policy{MaxPriority: 1}, abi.Policy{PriorityMax: 1, Launch: 1}},
-		{"high priority", Policy{MaxPriority: ^uint32(0)}, abi.Policy{PriorityMax: ^uint32(0), Launch: 1}},
-		{"no launch times", Policy{RefuseLaunchTimes: true}, abi.Policy{PriorityMax: 6}},
+		{"zero value", Policy{}, abi.Policy{}},
+		{"default", DefaultPolicy(), abi.Policy{PriorityMax: 6, Launch: 1}},
+		{"mark", Policy{MarkMask: 0xff00}, abi.Policy{MarkMask: 0xff00}},
+		{"priority", Policy{MaxPriority: 1}, abi.Policy{PriorityMax: 1}},
+		{"high priority", Policy{MaxPriority: ^uint32(0)}, abi.Policy{PriorityMax: ^uint32(0)}},
+		{"launch times", Policy{LaunchTimes: true}, abi.Policy{Launch: 1}},
 		{"local", Policy{LocalKeys: []uint8{abi.KeyTraceID, 63, 64, 254, 254}},
-			abi.Policy{PriorityMax: 6, Launch: 1, Crosses: 1, Local: [4]uint64{1<<abi.KeyTraceID | 1<<63, 1, 0, 1 << 62}}},
-		{"not the area's own", Policy{LocalKeys: []uint8{abi.KeyPad, abi.KeyAnchor, abi.KeySender}}, abi.Policy{PriorityMax: 6, Launch: 1}},
+			abi.Policy{Crosses: 1, Local: [4]uint64{1<<abi.KeyTraceID | 1<<63, 1, 0, 1 << 62}}},
+		{"not the area's own", Policy{LocalKeys: []uint8{abi.KeyPad, abi.KeyAnchor, abi.KeySender}}, abi.Policy{}},
 	} {
 		if got := tt.p.encode(); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
@@ -53,8 +54,8 @@ func TestPolicyEncodesEveryKey(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	const all = abi.ValidMark | abi.ValidPriority | abi.ValidLaunch
 	var (
-		open   = Policy{MarkMask: ^uint32(0), MaxPriority: ^uint32(0)}
-		closed = Policy{RefuseLaunchTimes: true}
+		open   = Policy{MarkMask: ^uint32(0), MaxPriority: ^uint32(0), LaunchTimes: true}
+		closed = Policy{}
 		some   = Policy{MarkMask: 0xf0, MaxPriority: 3}
 	)
 	for _, tt := range []struct {
@@ -68,7 +69,9 @@ func TestRefuses(t *testing.T) {
 		{"others asked", closed, abi.Record{Valid: ^all, Mark: 1, Priority: 7, Launch: 1}, true, 0},
 		{"all allowed", open, abi.Record{Valid: all, Mark: ^uint32(0), Priority: ^uint32(0), Launch: 1}, true, 0},
 		{"all refused", closed, abi.Record{Valid: all, Mark: 1, Priority: 7, Launch: 1}, true, all},
-		{"default", Policy{}, abi.Record{Valid: all, Mark: 1, Priority: 6, Launch: 1}, true, abi.ValidMark},
+		{"lowest priority", closed, abi.Record{Valid: abi.ValidPriority}, true, 0},
+		{"next priority", closed, abi.Record{Valid: abi.ValidPriority, Priority: 1}, true, abi.ValidPriority},
+		{"default", DefaultPolicy(), abi.Record{Valid: all, Mark: 1, Priority: 6, Launch: 1}, true, abi.ValidMark},
 		{"bits of the mask", some, abi.Record{Valid: abi.ValidMark, Mark: 0x50}, true, 0},
 		{"no bit", some, abi.Record{Valid: abi.ValidMark}, true, 0},
 		{"one bit more", some, abi.Record{Valid: abi.ValidMark, Mark: 0x51}, true, abi.ValidMark},

@@ -127,7 +127,7 @@ func TestPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	if x, err := join(dir, Options{}); !errors.Is(err, errNothingToJoin) {
+	if x, err := join(dir, nil); !errors.Is(err, errNothingToJoin) {
 		t.Errorf("joined %v, %v after the last was closed", x, err)
 	}
 }
@@ -146,5 +146,5 @@ func findMaps(a *Attachment) (map[string]*ebpf.Map, error) {
 	if err != nil {
 		return nil, err
 	}
-	return mapsOfProgram(attached.Programs[0].ID, getsockoptName)
+	return mapsOfProgram(attached.Programs[0].ID, kernelName(getsockoptProgram))
 }

@@ -23,6 +23,7 @@ const (
 	sockmetaMapSockmetaGiven           = "sockmeta_given"
 	sockmetaMapSockmetaHandshakes      = "sockmeta_handshakes"
 	sockmetaMapSockmetaInst            = "sockmeta_inst"
+	sockmetaMapSockmetaLinks           = "sockmeta_links"
 	sockmetaMapSockmetaLocalDevs       = "sockmeta_local_devs"
 	sockmetaMapSockmetaLocals          = "sockmeta_locals"
 	sockmetaMapSockmetaPages           = "sockmeta_pages"
@@ -138,6 +139,7 @@ type sockmetaMapSpecs struct {
 	SockmetaGiven      *ebpf.MapSpec `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
+	SockmetaLinks      *ebpf.MapSpec `ebpf:"sockmeta_links"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
@@ -187,6 +189,7 @@ type sockmetaMaps struct {
 	SockmetaGiven      *ebpf.Map `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
+	SockmetaLinks      *ebpf.Map `ebpf:"sockmeta_links"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
@@ -209,6 +212,7 @@ func (m *sockmetaMaps) Close() error {
 		m.SockmetaGiven,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
+		m.SockmetaLinks,
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
 		m.SockmetaPages,

@@ -745,7 +745,7 @@ func TestBatchAllocs(t *testing.T) {
 // TestBatchSend has metadata for some datagrams of a batch.
 func TestBatchSend(t *testing.T) {
 	testutil.Leaks(t)
-	lab := newTxLab(t, bpf.Policy{MarkMask: 0xff})
+	lab := newTxLab(t, bpf.Policy{MarkMask: 0xff, MaxPriority: 6, LaunchTimes: true})
 	var with, without uint64
 	for _, tt := range lab.kinds() {
 		t.Run(tt.name, func(t *testing.T) {
@@ -857,7 +857,7 @@ func TestBatchSend(t *testing.T) {
 
 // TestBatchSendTrains has one record for all segments of a train.
 func TestBatchSendTrains(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	const segment, segments = 100, 20
 	var ms []sockmeta.Message
@@ -899,7 +899,7 @@ func TestBatchSendAllocs(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector allocates")
 	}
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	b, md := lab.datagram(t)
 	ms := []sockmeta.Message{{Buf: b, Metadata: *md, Addr: lab.to4()}, {Buf: b, Addr: lab.to4(), OOB: md.AppendCmsg(nil)}, {Buf: b, Addr: lab.to4()}}

@@ -536,7 +536,7 @@ func TestCoexistTimes(t *testing.T) {
 func TestCoexistSendTimes(t *testing.T) {
 	testutil.RequireRoot(t)
 	testutil.Leaks(t)
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	for _, opt := range []int{unix.SO_TIMESTAMPING, unix.SO_TIMESTAMPING_NEW} {
 		c := lab.udp(t, "udp4", nil)
 		withFD(t, c, func(fd int) error {
@@ -590,7 +590,7 @@ func sendTime(t *testing.T, c *sockmeta.UDPConn) (first []byte) {
 func TestCoexistTxTime(t *testing.T) {
 	testutil.RequireRoot(t)
 	testutil.Leaks(t)
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	var c *net.UDPConn
 	must(t, lab.Client.Do(func() (err error) {
 		c, err = net.ListenUDP("udp4", nil)

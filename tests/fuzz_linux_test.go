@@ -40,7 +40,7 @@ func fuzzAttachment(f *testing.F, policy bpf.Policy) (a *bpf.Attachment, within 
 	f.Helper()
 	testutil.RequireRoot(f)
 	cg := testutil.Cgroup(f)
-	a, err := bpf.Attach(bpf.Options{Cgroup: cg.Path(), SlotsPerCPU: 64, Policy: policy})
+	a, err := bpf.Attach(bpf.Options{Cgroup: cg.Path(), SlotsPerCPU: 64, Policy: &policy})
 	must(f, err)
 	f.Cleanup(func() { _ = a.Close() })
 	return a, func(do func() error) {

@@ -32,7 +32,7 @@ const numbersTried = 64
 // he was given, and on his own.
 func TestIsolationNumbers(t *testing.T) {
 	testutil.Leaks(t)
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	slots, err := bpf.ProcessTxSlots()
 	must(t, err)

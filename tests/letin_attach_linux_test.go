@@ -283,12 +283,12 @@ func TestLetInConflict(t *testing.T) {
 	testutil.RequireRoot(t)
 	testutil.Leaks(t)
 	cg := testutil.Cgroup(t)
-	has := bpf.Options{Cgroup: cg.Path(), SlotsPerCPU: 64, Policy: bpf.Policy{MarkMask: 0xf0, MaxPriority: 7, LocalKeys: []uint8{16}}}
+	has := bpf.Options{Cgroup: cg.Path(), SlotsPerCPU: 64, Policy: &bpf.Policy{MarkMask: 0xf0, MaxPriority: 7, LaunchTimes: true, LocalKeys: []uint8{16}}}
 	a, err := bpf.Attach(has)
 	must(t, err)
 	defer a.Close()
 	for _, opts := range []bpf.Options{
-		{}, {SlotsPerCPU: 64}, {Policy: has.Policy}, has,
+		{Policy: has.Policy}, has,
 	} {
 		opts.Cgroup = cg.Path()
 		b, err := bpf.Attach(opts)
@@ -302,9 +302,10 @@ func TestLetInConflict(t *testing.T) {
 		opts bpf.Options
 		want []string
 	}{
+		{bpf.Options{}, []string{"mark mask 0xf0, asked for 0x0", "priorities up to 7, asked for 6", "local keys [16], asked for []"}},
 		{bpf.Options{SlotsPerCPU: 128}, []string{"slots a CPU 64, asked for 128"}},
-		{bpf.Options{Policy: bpf.Policy{MarkMask: 0x10, MaxPriority: 7, LocalKeys: []uint8{16}}}, []string{"mark mask 0xf0, asked for 0x10"}},
-		{bpf.Options{Policy: bpf.Policy{RefuseLaunchTimes: true}}, []string{"mark mask 0xf0, asked for 0x0", "priorities up to 7, asked for 6", "launch times", "local keys [16], asked for []"}},
+		{bpf.Options{Policy: &bpf.Policy{MarkMask: 0x10, MaxPriority: 7, LaunchTimes: true, LocalKeys: []uint8{16}}}, []string{"mark mask 0xf0, asked for 0x10"}},
+		{bpf.Options{Policy: &bpf.Policy{}}, []string{"mark mask 0xf0, asked for 0x0", "priorities up to 7, asked for 0", "launch times allowed: true, asked for false"}},
 		{bpf.Options{SlotsPerCPU: 16, Tracing: true}, []string{"slots a CPU"}},
 	} {
 		tt.opts.Cgroup = cg.Path()

@@ -46,7 +46,8 @@ func newLocalLabOf(t *testing.T, slots int) *localLab {
 	lab := &localLab{Pair: testutil.Pair(t)}
 	lab.cgroup = testutil.EnterCgroup(t)
 	var err error
-	lab.attachment, err = bpf.Attach(bpf.Options{Cgroup: lab.cgroup.Path(), SlotsPerCPU: slots, Policy: bpf.Policy{
+	lab.attachment, err = bpf.Attach(bpf.Options{Cgroup: lab.cgroup.Path(), SlotsPerCPU: slots, Policy: &bpf.Policy{
+		MaxPriority: 6, LaunchTimes: true,
 		LocalKeys: []uint8{uint8(localKey), uint8(sockmeta.KeyServiceID), uint8(sockmeta.KeyTraceID)},
 	}})
 	must(t, err)
@@ -438,7 +439,7 @@ func TestLocalFragments(t *testing.T) {
 // TestLocalElsewhere asks for a device whose packets come from other hosts.
 func TestLocalElsewhere(t *testing.T) {
 	p := testutil.Pair(t)
-	a, err := bpf.Attach(bpf.Options{Cgroup: testutil.EnterCgroup(t).Path(), Policy: bpf.Policy{LocalKeys: []uint8{uint8(localKey)}}})
+	a, err := bpf.Attach(bpf.Options{Cgroup: testutil.EnterCgroup(t).Path(), Policy: &bpf.Policy{MaxPriority: 6, LaunchTimes: true, LocalKeys: []uint8{uint8(localKey)}}})
 	must(t, err)
 	defer a.Close()
 	must(t, netlab.AddVXLAN(p.Server, "vx0", 7, p.ServerAddr4, p.ClientAddr4, 4789, p.ServerIf))
@@ -463,7 +464,7 @@ func TestLocalClose(t *testing.T) {
 	testutil.Leaks(t)
 	p := testutil.Pair(t)
 	cg := testutil.EnterCgroup(t)
-	a, err := bpf.Attach(bpf.Options{Cgroup: cg.Path(), Policy: bpf.Policy{LocalKeys: []uint8{uint8(localKey)}}})
+	a, err := bpf.Attach(bpf.Options{Cgroup: cg.Path(), Policy: &bpf.Policy{MaxPriority: 6, LaunchTimes: true, LocalKeys: []uint8{uint8(localKey)}}})
 	must(t, err)
 	attach := func() (l *bpf.Local, err error) {
 		err = p.Server.Do(func() error {

@@ -48,7 +48,7 @@ func FuzzReceive(f *testing.F) {
 		Pass *ebpf.Program `ebpf:"fuzz_pass"`
 	}
 	loadFuzz(f, &objs)
-	_, within := fuzzAttachment(f, bpf.Policy{})
+	_, within := fuzzAttachment(f, bpf.DefaultPolicy())
 	p, q := testutil.Pair(f), testutil.Pair(f)
 	plain := newFuzzHost(f, p, objs.Pass)
 	must(f, plain.ns.Do(func() (err error) {

@@ -303,7 +303,7 @@ func TestTracingFailure(t *testing.T) {
 
 // TestTracingPolicy has records ask for more than they may.
 func TestTracingPolicy(t *testing.T) {
-	lab := newRawLab(t, bpf.Options{Policy: bpf.Policy{MarkMask: 0xFF, MaxPriority: 5}})
+	lab := newRawLab(t, bpf.Options{Policy: &bpf.Policy{MarkMask: 0xFF, MaxPriority: 5, LaunchTimes: true}})
 	for _, k := range lab.kinds() {
 		t.Run(k.name, func(t *testing.T) {
 			c := lab.open(k)

@@ -22,7 +22,7 @@ import (
 	"github.com/sockmeta/sockmeta-go/internal/testutil"
 )
 
-var fuzzPolicy = bpf.Policy{MarkMask: 0xff00, MaxPriority: 10}
+var fuzzPolicy = bpf.Policy{MarkMask: 0xff00, MaxPriority: 10, LaunchTimes: true}
 
 // fuzzWire is a host of one's own, whose packets are looked at as they leave.
 type fuzzWire struct {

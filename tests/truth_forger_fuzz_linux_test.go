@@ -22,7 +22,7 @@ import (
 // receiver's own host: no receiver believes him. Where nothing arrives, that is fine.
 func FuzzTruthForger(f *testing.F) {
 	lab := newForgerLab(f)
-	_, within := fuzzAttachment(f, bpf.Policy{})
+	_, within := fuzzAttachment(f, bpf.DefaultPolicy())
 	services := make(map[uint16]uint32)
 	for _, r := range forgerReaders {
 		services[r.port] = forgerService

@@ -53,7 +53,8 @@ func newForgedLab(t *testing.T, tracing bool) *forgedLab {
 	lab := &forgedLab{forgerLab: newForgerLab(t), outside: testutil.Cgroup(t)}
 	lab.cgroup = testutil.EnterCgroup(t)
 	var err error
-	lab.a, err = bpf.Attach(bpf.Options{Cgroup: lab.cgroup.Path(), Tracing: tracing, Policy: bpf.Policy{
+	lab.a, err = bpf.Attach(bpf.Options{Cgroup: lab.cgroup.Path(), Tracing: tracing, Policy: &bpf.Policy{
+		MaxPriority: 6, LaunchTimes: true,
 		LocalKeys: []uint8{uint8(localKey), uint8(sockmeta.KeyServiceID), uint8(sockmeta.KeyTraceID)},
 	}})
 	must(t, err)

@@ -23,7 +23,7 @@ func TestTruthTransmitSegments(t *testing.T) {
 	testutil.RequireRoot(t)
 	for name, gather := range map[string]bool{"pages": true, "linear": false} {
 		t.Run(name, func(t *testing.T) {
-			lab := newTxLab(t, bpf.Policy{})
+			lab := newTxLab(t, bpf.DefaultPolicy())
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			must(t, netlab.AddBridge(lab.Client, "br0", lab.ClientIf))

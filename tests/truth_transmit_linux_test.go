@@ -100,7 +100,7 @@ func TestTruthTransmitCorked(t *testing.T) {
 	if !inNewProcess(t) {
 		return
 	}
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	for _, network := range []string{"udp4", "udp6", "udp"} {
 		laters := []int{0, 1, firstSlots - 1, slotUses, roundSize - 1}
 		if !testing.Short() || network == "udp4" {
@@ -135,7 +135,7 @@ func TestTruthTransmitCorkedTwice(t *testing.T) {
 	if !inNewProcess(t) {
 		return
 	}
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	p := newCorkedPair(t, lab, "udp4")
 	f, err := p.sender.File()
 	must(t, err)
@@ -170,7 +170,7 @@ func TestTruthTransmitCorkedTwice(t *testing.T) {
 // TestTruthTransmitCorkedFirst has a datagram wait when metadata is sent on its
 // socket for the first time: the call says that it was too late, and the next may.
 func TestTruthTransmitCorkedFirst(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	p := newCorkedPair(t, lab, "udp4")
 	p.cork(t, 1)
 	must1(t)(p.sender.WriteToUDPAddrPort([]byte("a"), p.to))
@@ -200,7 +200,7 @@ func TestTransmitRounds(t *testing.T) {
 	if testing.Short() {
 		datagrams = roundSize + roundSize/4
 	}
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	var pairs []*corkedPair
 	for range 3 {
 		pairs = append(pairs, newCorkedPair(t, lab, "udp4"))

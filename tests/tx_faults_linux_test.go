@@ -44,7 +44,7 @@ func register(t testing.TB, slots *bpf.TxSlots, c *sockmeta.UDPConn) (info abi.T
 // another's, leave at once and without metadata, and be counted.
 func TestForgedNumbers(t *testing.T) {
 	testutil.Leaks(t)
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c, other := lab.udp(t, "udp4", nil), lab.udp(t, "udp4", nil)
 	slots, err := bpf.ProcessTxSlots()
 	must(t, err)
@@ -125,7 +125,7 @@ func TestForgedNumbers(t *testing.T) {
 
 // TestRandomNumbers sends numbers of every size. Those that could be times stay.
 func TestRandomNumbers(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	slots, err := bpf.ProcessTxSlots()
 	must(t, err)
@@ -159,7 +159,7 @@ func TestRandomNumbers(t *testing.T) {
 
 // TestSlotsNowhere registers memory that is not there.
 func TestSlotsNowhere(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	slots, err := bpf.ProcessTxSlots()
 	must(t, err)
@@ -201,7 +201,7 @@ func TestSlotsNowhere(t *testing.T) {
 // TestManyProcesses registers more than there is room for: the first one's numbers
 // are nobody's from then on, and never those of the one in its place.
 func TestManyProcesses(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	seen := make(map[uint32]bool)
 	// To the kernel, other memory is another registration.

@@ -50,7 +50,7 @@ func newWatchedLab(t testing.TB, policy bpf.Policy, tcp bool, change func(*ebpf.
 	lab.sinkAll(t)
 	lab.cgroup = testutil.EnterCgroup(t)
 	var err error
-	lab.attachment, err = bpf.Attach(bpf.Options{Cgroup: lab.cgroup.Path(), Policy: policy})
+	lab.attachment, err = bpf.Attach(bpf.Options{Cgroup: lab.cgroup.Path(), Policy: &policy})
 	must(t, err)
 	t.Cleanup(func() { _ = lab.attachment.Close() })
 	lab.wire = watchWire(t, lab.attachment, lab.Client, lab.ClientIf, tcp, change)
@@ -145,7 +145,7 @@ func (lab *txLab) kinds() []txKind {
 // TestSend sends by every way there is, on sockets of every kind.
 func TestSend(t *testing.T) {
 	testutil.Leaks(t)
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	var with, without uint64
 	for _, tt := range lab.kinds() {
 		t.Run(tt.name, func(t *testing.T) {
@@ -212,7 +212,7 @@ func oobOf(md *sockmeta.Metadata) []byte {
 // TestSendFileConn sends on connected sockets that came as files, which net takes
 // for unconnected ones.
 func TestSendFileConn(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	var sent uint64
 	for network, to := range map[string]netip.AddrPort{"udp4": lab.to4(), "udp6": lab.to6(), "udp": lab.to4()} {
 		f, err := lab.udp(t, network, net.UDPAddrFromAddrPort(to)).File()
@@ -235,7 +235,7 @@ func TestSendFileConn(t *testing.T) {
 
 // TestSendErrors has the same errors as package net's, and sends nothing twice.
 func TestSendErrors(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	open, connected := lab.udp(t, "udp4", nil), lab.udp(t, "udp4", net.UDPAddrFromAddrPort(lab.to4()))
 	plain := open.NetConn().(*net.UDPConn)
 	plainConnected := connected.NetConn().(*net.UDPConn)
@@ -338,7 +338,7 @@ func TestSendApplies(t *testing.T) {
 
 // TestSendDefaultPolicy has nothing become free that takes a capability.
 func TestSendDefaultPolicy(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	b, md := lab.datagram(t)
 	md.SetMark(1)
@@ -359,8 +359,8 @@ func TestSendLaunchTime(t *testing.T) {
 		policy bpf.Policy
 		err    error
 	}{
-		{"allowed", bpf.Policy{}, nil},
-		{"refused", bpf.Policy{RefuseLaunchTimes: true}, sockmeta.ErrRefused},
+		{"allowed", bpf.DefaultPolicy(), nil},
+		{"refused", bpf.Policy{MaxPriority: 6}, sockmeta.ErrRefused},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			lab := newTxLab(t, tt.policy)
@@ -406,7 +406,7 @@ func TestSendLaunchTime(t *testing.T) {
 
 // TestSendOtherMessages lets the caller's control messages through.
 func TestSendOtherMessages(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	must(t, onSocket(lab.sink, func(fd int) error {
 		return errors.Join(
@@ -459,7 +459,7 @@ func TestSendOtherMessages(t *testing.T) {
 
 // TestSendSegments has one run of the program, and one record, for a train.
 func TestSendSegments(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	const segment, segments = 100, 20
 	b, md := lab.datagram(t)
@@ -480,7 +480,7 @@ func TestSendSegments(t *testing.T) {
 
 // TestSendCorked has the first record on a datagram that several calls made.
 func TestSendCorked(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	cork := func(on int) {
 		t.Helper()
@@ -538,7 +538,7 @@ func init() {
 // TestSendUncorkedElsewhere has a datagram leave from a process that cannot know
 // its record.
 func TestSendUncorkedElsewhere(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	must(t, onSocket(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_CORK, 1) }))
 	_, md := lab.datagram(t)
@@ -562,7 +562,7 @@ func TestSendUncorkedElsewhere(t *testing.T) {
 // mark, and none another's record.
 func TestSendManyTasks(t *testing.T) {
 	const mask, tasks = 0xffff, 64
-	lab := newWatchedLab(t, bpf.Policy{MarkMask: mask}, false, func(spec *ebpf.CollectionSpec) {
+	lab := newWatchedLab(t, bpf.Policy{MarkMask: mask, MaxPriority: 6, LaunchTimes: true}, false, func(spec *ebpf.CollectionSpec) {
 		must(t, spec.Variables["mark_mask"].Set(uint32(mask)))
 	})
 	c := lab.udp(t, "udp4", nil)
@@ -607,7 +607,7 @@ func TestSendManyTasks(t *testing.T) {
 
 // TestSendFormats sends areas of every size and format.
 func TestSendFormats(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	var sent, raw uint64
 	for size := 0; size <= cmsg.ValueMax-12; size += 7 {
@@ -639,7 +639,7 @@ func TestSendFormats(t *testing.T) {
 
 // TestSendPlain has sockets that send no metadata differ in nothing.
 func TestSendPlain(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	clock := func() (clock int) {
 		t.Helper()
@@ -674,7 +674,7 @@ func TestSendPlain(t *testing.T) {
 
 // TestSendOtherClock has sockets whose times are by another clock send without.
 func TestSendOtherClock(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	must(t, onSocket(c, func(fd int) error {
 		return unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_TXTIME, string([]byte{unix.CLOCK_TAI, 0, 0, 0, 0, 0, 0, 0}))
@@ -694,7 +694,7 @@ func TestSendOtherClock(t *testing.T) {
 // TestSendDetached has packets leave, without metadata, when the programs are
 // gone, and says so of sockets that had not sent any before.
 func TestSendDetached(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c, late := lab.udp(t, "udp4", nil), lab.udp(t, "udp4", nil)
 	b, md := lab.datagram(t)
 	_, err := c.WriteMetadata(b, md, lab.to4())
@@ -747,7 +747,7 @@ func TestSendUnsupported(t *testing.T) {
 
 // TestSendBadRecords has the payload leave where the record cannot, and an error.
 func TestSendBadRecords(t *testing.T) {
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	c := lab.udp(t, "udp4", nil)
 	_, md := lab.datagram(t)
 	record, err := md.MarshalBinary()
@@ -787,7 +787,7 @@ func TestSendAllocations(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector allocates")
 	}
-	lab := newTxLab(t, bpf.Policy{})
+	lab := newTxLab(t, bpf.DefaultPolicy())
 	open, connected := lab.udp(t, "udp4", nil), lab.udp(t, "udp4", net.UDPAddrFromAddrPort(lab.to4()))
 	b, md := lab.datagram(t)
 	oob := md.AppendCmsg(nil)

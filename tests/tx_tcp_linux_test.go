@@ -121,7 +121,7 @@ func (lab *tcpTxLab) settled() testprog.WireWireCounts {
 // or taken away.
 func TestTCPSend(t *testing.T) {
 	testutil.Leaks(t)
-	lab := newTCPTxLab(t, bpf.Policy{}, nil)
+	lab := newTCPTxLab(t, bpf.DefaultPolicy(), nil)
 	port := uint16(9200)
 	lab.listen(int(port), echoAll)
 	for name, addr := range map[string]net.IP{"IPv4": lab.ServerAddr4.AsSlice(), "IPv6": lab.ServerAddr6.AsSlice()} {
@@ -180,7 +180,7 @@ func TestTCPSend(t *testing.T) {
 func TestTCPSendRetransmission(t *testing.T) {
 	testutil.Leaks(t)
 	const dropEvery = 23
-	lab := newTCPTxLab(t, bpf.Policy{}, func(spec *ebpf.CollectionSpec) {
+	lab := newTCPTxLab(t, bpf.DefaultPolicy(), func(spec *ebpf.CollectionSpec) {
 		must(t, spec.Variables["drop_every"].Set(uint32(dropEvery)))
 	})
 	const port, size, conns = 9300, 4 << 20, 4
@@ -233,7 +233,7 @@ func tcpRetransmissions(t *testing.T, lab *tcpTxLab) (n int) {
 
 // TestTCPSendMany has connections side by side, each with its own record.
 func TestTCPSendMany(t *testing.T) {
-	lab := newTCPTxLab(t, bpf.Policy{}, nil)
+	lab := newTCPTxLab(t, bpf.DefaultPolicy(), nil)
 	const conns = 50
 	var wg sync.WaitGroup
 	for i := range conns {
@@ -269,7 +269,7 @@ func TestTCPSendMany(t *testing.T) {
 // TestTCPSendApplies has the mark and the priority on every packet, and what the
 // policy refuses on none.
 func TestTCPSendApplies(t *testing.T) {
-	lab := newTCPTxLab(t, bpf.Policy{MarkMask: 0xf0}, nil)
+	lab := newTCPTxLab(t, bpf.Policy{MarkMask: 0xf0, MaxPriority: 6, LaunchTimes: true}, nil)
 	const port = 9200
 	lab.listen(port, echoAll)
 	addr := (&net.TCPAddr{IP: lab.ServerAddr4.AsSlice(), Port: port}).String()
@@ -318,7 +318,7 @@ func TestTCPSendApplies(t *testing.T) {
 // TestTCPSendAccepted sets metadata on a connection that was accepted, and has
 // others of the listener without.
 func TestTCPSendAccepted(t *testing.T) {
-	lab := newTCPTxLab(t, bpf.Policy{}, nil)
+	lab := newTCPTxLab(t, bpf.DefaultPolicy(), nil)
 	// The server is the watched one here.
 	var l *sockmeta.TCPListener
 	must(t, lab.Client.Do(func() (err error) {
@@ -355,7 +355,7 @@ func TestTCPSendAccepted(t *testing.T) {
 
 // TestTCPSendNowhere says why where there can be no metadata.
 func TestTCPSendNowhere(t *testing.T) {
-	lab := newTCPTxLab(t, bpf.Policy{}, nil)
+	lab := newTCPTxLab(t, bpf.DefaultPolicy(), nil)
 	const port = 9200
 	lab.listen(port, echoAll)
 	addr := (&net.TCPAddr{IP: lab.ServerAddr4.AsSlice(), Port: port}).String()

@@ -69,7 +69,7 @@ func TestLetInTxTimeClock(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				testutil.Leaks(t)
-				lab := newTxLab(t, bpf.Policy{})
+				lab := newTxLab(t, bpf.DefaultPolicy())
 				c := lab.udp(t, "udp4", nil)
 				if after {
 					b, md := lab.datagram(t)
@@ -111,7 +111,7 @@ func TestLetInTxTimeClock(t *testing.T) {
 		}
 	}
 	t.Run("never", func(t *testing.T) {
-		lab := newTxLab(t, bpf.Policy{})
+		lab := newTxLab(t, bpf.DefaultPolicy())
 		c := lab.udp(t, "udp4", nil)
 		b, md := lab.datagram(t)
 		must1(t)(c.WriteMetadata(b, md, lab.to4()))

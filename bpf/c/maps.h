@@ -67,6 +67,16 @@ struct {
 	__type(value, struct sockmeta_instance);
 } sockmeta_inst SEC(".maps");
 
+/* The ids of an attachment's links, in the order in which they were attached, 0 behind
+ * the last one. User space writes it once, for whoever joins; programs do not use it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 32);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockmeta_links SEC(".maps");
+
 /* The record of one TCP segment. seq is 0 (empty), SOCKMETA_BUSY, or grows
  * with each use; in the ring it is FIRST_SEQ and the segment's number.
  */

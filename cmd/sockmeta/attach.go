@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
 func attach(ctx context.Context, args []string, out io.Writer) (err error) {
@@ -24,7 +25,7 @@ func attach(ctx context.Context, args []string, out io.Writer) (err error) {
 	notifyReport(report)
 	defer signal.Stop(report)
 
-	a, err := bpf.Attach(opts.Options)
+	a, err := opts.attach()
 	if err != nil {
 		return err
 	}
@@ -42,8 +43,13 @@ func attach(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	policy, err := a.Policy()
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(out, "attached to %s: %d slots, up to %d sockets, %d of one user%s\n",
 		a.Cgroup(), a.Info().Slots, sockets.Max, sockets.MaxPerUser, shared)
+	fmt.Fprintf(out, "applications may ask for: %s\n", describe(policy))
 	if opts.producer != "" {
 		p, err := bpf.AttachProducer(opts.producer, bpf.ProducerOptions{Services: opts.services})
 		if err != nil {
@@ -92,6 +98,33 @@ func attach(ctx context.Context, args []string, out io.Writer) (err error) {
 			return printCounts(a, out)
 		}
 	}
+}
+
+func (o *attachOptions) attach() (*bpf.Attachment, error) {
+	if o.join {
+		return bpf.Join(o.Cgroup)
+	}
+	a, err := bpf.Attach(o.Options)
+	if errors.Is(err, bpf.ErrConflict) {
+		err = fmt.Errorf("%w (-join shares it as it is)", err)
+	}
+	return a, err
+}
+
+// describe says what a policy allows.
+func describe(p bpf.Policy) string {
+	launch := "no launch times"
+	if p.LaunchTimes {
+		launch = "launch times"
+	}
+	text := fmt.Sprintf("mark bits %#x, priorities up to %d, %s", p.MarkMask, p.MaxPriority, launch)
+	for i, k := range p.LocalKeys {
+		if i == 0 {
+			text += ", to receivers on this host"
+		}
+		text += " " + sockmeta.Key(k).String()
+	}
+	return text
 }
 
 // printCounts leaves out what has not happened.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,7 @@ import (
 // attachOptions are the flags of attach.
 type attachOptions struct {
 	bpf.Options
+	join     bool
 	producer string
 	services services
 	locals   []string
@@ -27,23 +29,25 @@ type attachOptions struct {
 }
 
 func parseAttach(args []string) (attachOptions, error) {
-	o := attachOptions{services: make(services)}
+	policy := bpf.DefaultPolicy()
+	o := attachOptions{Options: bpf.Options{Policy: &policy}, services: make(services)}
 	flags := flag.NewFlagSet("attach", flag.ContinueOnError)
 	var said strings.Builder
 	flags.SetOutput(&said)
 	flags.StringVar(&o.Cgroup, "cgroup", "", "`directory` of a cgroup v2 (default: this process's)")
+	flags.BoolVar(&o.join, "join", false, "share what another process has attached, with its options; nothing is attached anew")
 	flags.IntVar(&o.SlotsPerCPU, "slots", 0, "received packets to remember for each CPU, a power of two (default: 4096)")
 	flags.IntVar(&o.MaxSockets, "max-sockets", 0, "`sockets` that may have metadata at once (default: what a third of this process's memory suffices for)")
 	flags.IntVar(&o.MaxSocketsPerUser, "max-sockets-per-user", 0, "`sockets` of one user that may have (default: half of them)")
 	flags.BoolVar(&o.Tracing, "tracing", false, "read raw SOL_BPF control messages, whatever sends them")
 	flags.StringVar(&o.producer, "producer", "", "`interface` whose packets get a packet id, time and service id")
 	flags.Var(o.services, "service", "`PORT=ID`: service id of packets to a port; may be repeated")
-	flags.Var((*number)(&o.Policy.MarkMask), "mark-mask", "`bits` of the mark that applications may set (default: none)")
-	flags.Var((*number)(&o.Policy.MaxPriority), "max-priority", "highest `priority` that applications may set (default: 6)")
-	flags.BoolVar(&o.Policy.RefuseLaunchTimes, "no-launch-times", false, "keep applications from setting launch times")
+	flags.Var((*number)(&policy.MarkMask), "mark-mask", "`bits` of the mark that applications may set (default: none)")
+	flags.Var((*number)(&policy.MaxPriority), "max-priority", "highest `priority` that applications may set (default: 6)")
+	noLaunchTimes := flags.Bool("no-launch-times", false, "keep applications from setting launch times")
 	flags.Func("local-key", "`key`, number or name, whose values may reach receivers on this host; may be repeated", func(v string) error {
 		k, err := parseKey(v)
-		o.Policy.LocalKeys = append(o.Policy.LocalKeys, k)
+		policy.LocalKeys = append(policy.LocalKeys, k)
 		return err
 	})
 	flags.Func("local", "`interface` that they go through, lo or an end of a veth pair; may be repeated", func(v string) error {
@@ -63,15 +67,24 @@ func parseAttach(args []string) (attachOptions, error) {
 	case err != nil:
 		return o, fmt.Errorf("%w (attach -h tells of each flag)", err)
 	}
+	policy.LaunchTimes = !*noLaunchTimes
 	switch {
+	case o.join && isAnySet(flags, "slots", "max-sockets", "max-sockets-per-user", "tracing", "mark-mask", "max-priority", "no-launch-times", "local-key"):
+		return o, fmt.Errorf("-join takes the options of what is attached: it goes without flags that set them\n%w", errUsage)
 	case flags.NArg() != 0:
 		return o, fmt.Errorf("no arguments are wanted but flags: %q\n%w", flags.Args(), errUsage)
 	case o.producer == "" && len(o.services) != 0:
 		return o, fmt.Errorf("-service is for the producer: name its interface by -producer\n%w", errUsage)
-	case len(o.locals) != 0 && o.Policy.LocalKeys == nil:
+	case len(o.locals) != 0 && policy.LocalKeys == nil && !o.join:
 		return o, fmt.Errorf("-local lets nothing through without -local-key\n%w", errUsage)
 	}
 	return o, nil
+}
+
+func isAnySet(flags *flag.FlagSet, names ...string) bool {
+	is := false
+	flags.Visit(func(f *flag.Flag) { is = is || slices.Contains(names, f.Name) })
+	return is
 }
 
 // services is the flag -service.

@@ -40,7 +40,10 @@ func FuzzFlags(f *testing.F) {
 		plain := []string{
 			"-cgroup=" + o.Cgroup, fmt.Sprintf("-slots=%d", o.SlotsPerCPU), fmt.Sprintf("-tracing=%v", o.Tracing), "-pin=" + o.pin,
 			fmt.Sprintf("-mark-mask=%d", o.Policy.MarkMask), fmt.Sprintf("-max-priority=%d", o.Policy.MaxPriority),
-			fmt.Sprintf("-no-launch-times=%v", o.Policy.RefuseLaunchTimes), "-producer=" + o.producer,
+			fmt.Sprintf("-no-launch-times=%v", !o.Policy.LaunchTimes), "-producer=" + o.producer,
+		}
+		if o.join {
+			plain = []string{"-cgroup=" + o.Cgroup, "-join", "-pin=" + o.pin, "-producer=" + o.producer}
 		}
 		for port, id := range o.services {
 			plain = append(plain, fmt.Sprintf("-service=%d=%d", port, id))
@@ -59,7 +62,7 @@ func FuzzFlags(f *testing.F) {
 			t.Fatalf("%q, written plainly %q: %v", text, plain, err)
 		}
 		if !maps.Equal(again.services, o.services) || !slices.Equal(again.locals, o.locals) || !slices.Equal(again.Policy.LocalKeys, o.Policy.LocalKeys) ||
-			again.Policy.MarkMask != o.Policy.MarkMask || again.Policy.MaxPriority != o.Policy.MaxPriority || again.producer != o.producer || again.pin != o.pin {
+			again.Policy.MarkMask != o.Policy.MarkMask || again.Policy.MaxPriority != o.Policy.MaxPriority || again.Policy.LaunchTimes != o.Policy.LaunchTimes || again.join != o.join || again.producer != o.producer || again.pin != o.pin {
 			t.Errorf("%q is %+v, written plainly %+v", text, o, again)
 		}
 	})

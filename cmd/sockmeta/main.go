@@ -4,7 +4,7 @@
 // to do it, and says what this host can do.
 //
 //	sockmeta status
-//	sockmeta attach [-cgroup DIR] [-slots N] [-tracing]
+//	sockmeta attach [-cgroup DIR] [-join] [-slots N] [-tracing]
 //	                [-producer IFACE [-service PORT=ID]...]
 //	                [-mark-mask BITS] [-max-priority N] [-no-launch-times]
 //	                [-max-sockets N] [-max-sockets-per-user N]
@@ -16,6 +16,10 @@
 // below then have metadata without any capability. It needs CAP_BPF,
 // CAP_NET_ADMIN and CAP_PERFMON. Sockets that opted in work on as plain ones
 // after it has ended.
+//
+// Where another process has attached the programs already, attach shares them if they
+// have the same options, and else fails and names what differs. With -join it takes
+// them as they are.
 //
 // What applications may ask for with what they send is up to -mark-mask,
 // -max-priority and -no-launch-times. The values of the keys -local-key, numbers
@@ -52,7 +56,7 @@ import (
 )
 
 const usage = `usage: sockmeta status
-       sockmeta attach [-cgroup DIR] [-slots N] [-tracing]
+       sockmeta attach [-cgroup DIR] [-join] [-slots N] [-tracing]
                        [-producer IFACE [-service PORT=ID]...]
                        [-mark-mask BITS] [-max-priority N] [-no-launch-times]
                        [-max-sockets N] [-max-sockets-per-user N]

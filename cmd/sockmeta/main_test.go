@@ -25,7 +25,7 @@ import (
 )
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{nil, {"nonsense"}, {"attach", "extra"}, {"attach", "-service", "1=2"}, {"attach", "-local", "lo"}} {
+	for _, args := range [][]string{nil, {"nonsense"}, {"attach", "extra"}, {"attach", "-service", "1=2"}, {"attach", "-local", "lo"}, {"attach", "-join", "-mark-mask", "1"}, {"attach", "-join", "-tracing"}} {
 		if err := run(t.Context(), args, io.Discard); !errors.Is(err, errUsage) {
 			t.Errorf("%q: %v, want the usage", args, err)
 		}
@@ -54,8 +54,8 @@ func TestFlags(t *testing.T) {
 	want := attachOptions{
 		Options: bpf.Options{
 			Cgroup: "/c", SlotsPerCPU: 16, MaxSockets: 9, MaxSocketsPerUser: 3, Tracing: true,
-			Policy: bpf.Policy{
-				MarkMask: 0xff00, MaxPriority: 10, RefuseLaunchTimes: true,
+			Policy: &bpf.Policy{
+				MarkMask: 0xff00, MaxPriority: 10,
 				LocalKeys: []uint8{abi.KeyTraceID, 16},
 			},
 		},
@@ -67,7 +67,8 @@ func TestFlags(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	got, err = parseAttach(nil)
-	if want := (attachOptions{services: services{}}); err != nil || !reflect.DeepEqual(got, want) {
+	policy := bpf.DefaultPolicy()
+	if want := (attachOptions{Options: bpf.Options{Policy: &policy}, services: services{}}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("without flags: %+v, %v", got, err)
 	}
 }
@@ -131,6 +132,7 @@ func TestAttach(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- run(ctx, []string{"attach"}, out) }()
 	out.want(t, done, "attached to ")
+	out.want(t, done, "applications may ask for: mark bits 0x0, priorities up to 6, launch times\n")
 	u, err := sockmeta.ListenUDP("udp", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -142,6 +144,30 @@ func TestAttach(t *testing.T) {
 	if nobody(t) {
 		t.Error("status says that nobody has attached")
 	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAttachJoin shares what is attached as it is, and only with -join.
+func TestAttachJoin(t *testing.T) {
+	cg := testutil.EnterCgroup(t)
+	a, err := bpf.Attach(bpf.Options{Cgroup: cg.Path(), Policy: &bpf.Policy{MarkMask: 0xf}})
+	if err != nil {
+		t.Skip(err)
+	}
+	defer a.Close()
+	if err := run(t.Context(), []string{"attach"}, io.Discard); !errors.Is(err, bpf.ErrConflict) || !strings.Contains(err.Error(), "-join") {
+		t.Errorf("attach ended with %v, want ErrConflict and what to do", err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	out := make(lines, 1)
+	done := make(chan error, 1)
+	go func() { done <- run(ctx, []string{"attach", "-join"}, out) }()
+	out.want(t, done, "attached to "+cg.Path())
+	out.want(t, done, "applications may ask for: mark bits 0xf, priorities up to 0, no launch times\n")
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -161,6 +187,7 @@ func TestAttachRemoved(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- run(ctx, []string{"attach", "-cgroup", child}, out) }()
 	out.want(t, done, "attached to "+child)
+	out.want(t, done, "applications may ask for: ")
 	if err := os.Remove(child); err != nil {
 		t.Fatal(err)
 	}
@@ -194,6 +221,7 @@ func TestAttachTransmit(t *testing.T) {
 		done <- ns.Do(func() error { return run(ctx, args, out) })
 	}()
 	out.want(t, done, "attached to ")
+	out.want(t, done, "applications may ask for: mark bits 0xf0, priorities up to 6, launch times, to receivers on this host trace_id\n")
 	select {
 	case err := <-done:
 		if errors.Is(err, sockmeta.ErrNotSupported) {

@@ -35,7 +35,7 @@ const (
 var services = map[uint16]uint32{7001: 1001, 7002: 1002}
 
 // policy lets what client and server give each other cross the link.
-var policy = bpf.Policy{LocalKeys: []uint8{abi.KeyPacketID, abi.KeyKtime, abi.KeyServiceID, abi.KeyTraceID}}
+var policy = bpf.Policy{MaxPriority: 6, LaunchTimes: true, LocalKeys: []uint8{abi.KeyPacketID, abi.KeyKtime, abi.KeyServiceID, abi.KeyTraceID}}
 
 // A Lab is a client and a server host and what went on between them. Its methods
 // may be called concurrently.
@@ -105,7 +105,7 @@ func (l *Lab) setUp() error {
 		return err
 	}
 	l.cleanup = append(l.cleanup, leave)
-	a, err := bpf.Attach(bpf.Options{Cgroup: cg.Path(), Policy: policy})
+	a, err := bpf.Attach(bpf.Options{Cgroup: cg.Path(), Policy: &policy})
 	if err != nil {
 		return err
 	}
