@@ -12,6 +12,9 @@
 
 #define RECORD_HDR __builtin_offsetof(struct sockmeta_record, area)
 
+/* ns of CLOCK_MONOTONIC: handles tell no shorter times apart. */
+#define UNIT 4096ULL
+
 /* A socket that opted in. Cloned into the sockets that a listener accepts. */
 struct sockmeta_sk {
 	__u64 id;		/* never given twice by one attachment */
@@ -19,7 +22,7 @@ struct sockmeta_sk {
 	__u32 tsflags;		/* see struct sockmeta_slot */
 	__u32 transmits;	/* has had a record to send */
 	__u32 flags;		/* enum sockmeta_enable_flag */
-	__u64 since;		/* unit of slots.h in which it opted in */
+	__u64 since;		/* UNIT in which it opted in */
 	__u32 waiting;		/* UDP: datagrams from before may be in the queue */
 	__u32 reserved;
 };
@@ -111,7 +114,8 @@ struct sockmeta_tcp {
 	__u8 late;		/* opted in when the connection was open already */
 	__u8 newer;		/* what TCP ought to drop came after latest */
 	__u8 all_lost;		/* lost was too busy to tell which */
-	__u8 pad[2];
+	__u8 diverted;		/* what was read may be other than TCP's own */
+	__u8 has_read;		/* the application, something */
 	__u16 opening_flags;	/* enum sockmeta_flag */
 	__u64 established;
 	__u64 opened;		/* number of the right record in opening; 0: none */
@@ -146,14 +150,14 @@ struct sockmeta_spilled {
 /* No handle has it (SOCKMETA_HANDLE_BIT). */
 #define SPILLED_DOUBTFUL (1ULL << 63)
 
-#define SOCKMETA_PAGE 512U
+#define SOCKMETA_PAGE 128U
 
 struct sockmeta_page {
 	__u64 number;		/* counts up with each use */
 	struct sockmeta_spilled at[SOCKMETA_PAGE];
 };
 
-#define SOCKMETA_PAGES 64U
+#define SOCKMETA_PAGES 256U
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -168,7 +172,7 @@ struct sockmeta_page_ref {
 	sockmeta_range range;
 };
 
-#define SOCKMETA_PAGE_REFS 16
+#define SOCKMETA_PAGE_REFS 64
 
 struct sockmeta_spills {
 	__u64 head;		/* entries so far */

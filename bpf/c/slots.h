@@ -15,10 +15,9 @@
 
 const volatile __u32 slots_shift;	/* 1 << slots_shift slots a CPU */
 
-/* CLOCK_MONOTONIC, in units of 4096 ns. */
 static __always_inline __u64 unit_now(void)
 {
-	return bpf_ktime_get_ns() >> 12;
+	return bpf_ktime_get_ns() / UNIT;
 }
 
 static __always_inline __u64 handle_of(__u64 unit, __u32 index)

@@ -136,6 +136,7 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 	struct completing c = {};
 	sockmeta_range lost;
 	int fast_open, found = 0;
+	struct tcp_sock *tp;
 	__u64 n;
 
 	cell = next_cell(tcp, &n);
@@ -144,7 +145,7 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 		return;
 	}
 	if (c.fin)
-		mark_fin(tcp, c.end);
+		mark_fin(tcp, c.end - 1, c.end);
 	if (c.urg)
 		mark_urgent(tcp, c.urgent, ctx->rcv_nxt);
 	fast_open = is_fast_open(sk);
@@ -156,6 +157,11 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 			tcp->opened = tcp->opening.seq = FIRST_SEQ;
 			if (is_syn_of(&c, &tcp->opening))
 				tcp->opening_flags = 0;
+			else if (read_seq(&hs->syn.seq) / UNIT <= st->since)
+				/* the listener may have answered one that came before it
+				 * opted in, when another had seen this one
+				 */
+				tcp->opening_flags = SOCKMETA_F_UNPROVEN;
 			else if (hs->repeated || hs->syns > 1 || hs->reset)
 				tcp->opening_flags = SOCKMETA_F_REPEATED | SOCKMETA_F_UNPROVEN;
 			else if (hs->cookie)
@@ -171,6 +177,11 @@ static __always_inline void take_handshake(struct bpf_sock_ops *ctx, struct bpf_
 		if (is_record(hs->ack.seq) && hs->ack.doubtful && hs->ack.skb != c.skb)
 			mark_lost(tcp, hs->ack.start, hs->ack.end, ctx->rcv_nxt);
 		bpf_map_delete_elem(&sockmeta_handshakes, &flow);
+	} else {
+		/* the table had no room for what may wait for the child, too */
+		tp = bpf_skc_to_tcp_sock(sk);
+		if (tp)
+			be_late(tcp, tp->rcv_wup, tp->rcv_wnd);
 	}
 	if (found && !tcp->opened) {
 		copy_cell(&tcp->opening, cell);

@@ -475,11 +475,26 @@ static __always_inline int get_moved(struct bpf_sockopt *ctx, __u64 handle, __u1
 	return answer_with(ctx, sizeof(*rec));
 }
 
+/* Looks for a byte in the ring, and then in the spills. Those come to be when the first
+ * record moves, before its cell is another's: maybe while the ring is looked at.
+ */
+static __always_inline void search_log(struct bpf_sock *sk, struct sockmeta_tcp *tcp, __u64 owner,
+				       __u32 byte, struct found *f)
+{
+	struct sockmeta_spills *spills = bpf_sk_storage_get(&sockmeta_spill, sk, 0, 0);
+
+	search(tcp, spills, owner, byte, f);
+	if (spills)
+		return;
+	spills = bpf_sk_storage_get(&sockmeta_spill, sk, 0, 0);
+	if (spills)
+		search(tcp, spills, owner, byte, f);
+}
+
 /* The segment that brought the last byte that the application read. */
 static __always_inline int get_read(struct bpf_sockopt *ctx, const struct sockmeta_sk *st,
 				    struct sockmeta_tcp *tcp)
 {
-	struct sockmeta_spills *spills;
 	struct sockmeta_cell *cell;
 	struct found f = {};
 	struct tcp_view v;
@@ -488,16 +503,16 @@ static __always_inline int get_read(struct bpf_sockopt *ctx, const struct sockme
 
 	look_at(ctx->sk, &v);
 	byte = last_read(&v);
-	if (byte == tcp->unread)
+	if (byte == tcp->unread && !tcp->has_read)
 		return refuse(-ENODATA);
-	forget_read(tcp, v.copied_seq);
-	spills = bpf_sk_storage_get(&sockmeta_spill, ctx->sk, 0, 0);
 	f.read = v.copied_seq;
-	search(tcp, spills, st->id, byte, &f);
+	search_log(ctx->sk, tcp, st->id, byte, &f);
+	forget_read(tcp, v.copied_seq);
 	flags = doubts(tcp, byte, &f);
 	if (!f.segments && flags)
 		return refuse(-ENODATA);
-	if (is_diverted(ctx->sk) || is_shifted(tcp, byte, &v) || in_range(read_seq(&tcp->urgent), byte))
+	note_diverted(tcp, ctx->sk);
+	if (tcp->diverted || is_shifted(tcp, byte, &v) || in_range(read_seq(&tcp->urgent), byte))
 		flags |= SOCKMETA_F_UNPROVEN;
 	if (!f.segments || f.lost)
 		return refuse(-EOVERFLOW);
@@ -514,7 +529,6 @@ static __always_inline int get_latest(struct bpf_sockopt *ctx, const struct sock
 				      struct sockmeta_tcp *tcp)
 {
 	__u64 latest = tcp->latest;
-	struct sockmeta_spills *spills;
 	struct sockmeta_cell *cell;
 	struct found f = {};
 	struct tcp_view v;
@@ -527,9 +541,8 @@ static __always_inline int get_latest(struct bpf_sockopt *ctx, const struct sock
 	cell = &tcp->ring[(latest - 1) & (SOCKMETA_TCP_RING - 1)];
 	look_at(ctx->sk, &v);
 	end = load(cell->end);
-	spills = bpf_sk_storage_get(&sockmeta_spill, ctx->sk, 0, 0);
 	f.read = v.copied_seq;
-	search(tcp, spills, st->id, end - 1, &f);
+	search_log(ctx->sk, tcp, st->id, end - 1, &f);
 	flags = doubts(tcp, end - 1, &f);
 	if (f.lost || !f.segments || tcp->newer || after(end, v.rcv_nxt))
 		flags |= SOCKMETA_F_UNPROVEN;
@@ -569,8 +582,10 @@ int sockmeta_getsockopt(struct bpf_sockopt *ctx)
 	if (ctx->optname < SOCKMETA_OPT_TCP_READ || ctx->optname > SOCKMETA_OPT_TCP_LATEST)
 		return 1;
 	tcp = bpf_sk_storage_get(&sockmeta_tcps, ctx->sk, 0, 0);
-	/* tcp_disconnect() has forgotten the peer, and counts all as read */
-	if (!tcp || !tcp->established || !ctx->sk->dst_port)
+	/* tcp_disconnect() has forgotten the peer, and counts all as read. Another peer may
+	 * be set without a call of sockops until the first write (TCP_FASTOPEN_CONNECT).
+	 */
+	if (!tcp || !tcp->established || !ctx->sk->dst_port || ctx->sk->state == BPF_TCP_SYN_SENT)
 		return refuse(-ENODATA);
 	if (ctx->optname == SOCKMETA_OPT_TCP_OPENING)
 		return get_opening(ctx, tcp);

@@ -110,6 +110,9 @@ static __always_inline void listener_ingress(struct __sk_buff *ctx, const struct
 	if (!hs)
 		return;
 	if (seg->ack) {
+		/* what it has beside its bytes nobody keeps for the child */
+		if (waits && (seg->fin || seg->urg))
+			hs->all_lost = 1;
 		if (is_record(hs->ack.seq) && hs->ack.doubtful)
 			lose_in_handshake(hs, hs->ack.start, hs->ack.end);
 		hs->cookie = !has_request(ctx, &seg->flow);
@@ -181,6 +184,21 @@ static __always_inline int is_dialing(struct sockmeta_tcp *tcp)
 	return tcp->dialed && !read_seq(&tcp->established);
 }
 
+/* Whether the application has attached a filter: what it leaves of a segment is what TCP
+ * gets.
+ */
+static __always_inline int has_filter(struct bpf_sock *given)
+{
+	struct sock *sk;
+
+	if (!ksym_exists(bpf_rdonly_cast)) {
+		sk = kernel_address(given);
+		return !!BPF_CORE_READ(sk, sk_filter);
+	}
+	sk = bpf_rdonly_cast(given, bpf_core_type_id_kernel(struct sock));
+	return !!sk->sk_filter;
+}
+
 /* The socket's tcp_sock moves while this runs: it is locked on another CPU, or the
  * segment has to wait in the backlog. Only what cannot become untrue decides what
  * is logged: bytes in front of rcv_nxt are delivered, and stay so.
@@ -218,6 +236,7 @@ static __noinline void connection_ingress(struct __sk_buff *ctx, struct bpf_sock
 	} else {
 		read = tp->copied_seq;
 		rcv_nxt = tp->rcv_nxt;
+		forget_read(tcp, read);
 		if (after(tp->rcv_wup, seg->end) ||
 		    after(seg->start, rcv_nxt + farthest(tp)))
 			return;
@@ -234,8 +253,10 @@ static __noinline void connection_ingress(struct __sk_buff *ctx, struct bpf_sock
 		tcp->newer = 0;
 		return;
 	}
+	note_diverted(tcp, sk);
+	/* a filter behind this one may cut it */
 	if (seg->fin)
-		mark_fin(tcp, seg->end);
+		mark_fin(tcp, has_filter(sk) ? seg->start : seg->end - 1, seg->end);
 	start = after(rcv_nxt, seg->start) ? rcv_nxt : seg->start;
 	cell = next_cell(tcp, &n);
 	old = claim(&cell->seq);
@@ -266,15 +287,18 @@ static __always_inline void tcp_ingress(struct __sk_buff *ctx, struct bpf_sock *
 		return;
 	}
 	if (!tcp || sk->state == TCP_LISTEN) {
+		__u32 state = sk->state;
+
 		/* The listener, or a child whose handshake is being completed on another
 		 * CPU: then sockops takes what it finds in the table, and what comes
-		 * there later has to go into the log as well.
+		 * there later has to go into the log as well. So has what comes when it
+		 * has just been completed.
 		 */
-		if (sk->state != TCP_LISTEN && sk->state != TCP_SYN_RECV)
-			return;
-		seg->flow.realm = netns_of(sk);
-		listener_ingress(ctx, seg, sk->state != TCP_LISTEN);
-		if (sk->state == TCP_LISTEN)
+		if (state == TCP_LISTEN || state == TCP_SYN_RECV) {
+			seg->flow.realm = netns_of(sk);
+			listener_ingress(ctx, seg, state != TCP_LISTEN);
+		}
+		if (state == TCP_LISTEN)
 			return;
 		tcp = bpf_sk_storage_get(&sockmeta_tcps, sk, 0, 0);
 		if (!tcp)

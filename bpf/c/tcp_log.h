@@ -33,8 +33,16 @@ static __always_inline int in_range(sockmeta_range r, __u32 seq)
 	return seq - (__u32)r < (__u32)(r >> 32) - (__u32)r;
 }
 
-/* Adds a range to a set, which becomes the smallest range that has both. What the
- * set has below read is forgotten: nobody asks for it any more. Returns 0 when
+/* Whether the application may ask for a byte in front of end: the last one that it
+ * read is at read - 1, or at read - 2 when a FIN was read, too.
+ */
+static __always_inline int is_needed(__u32 end, __u32 read)
+{
+	return !after(read, end + 1);
+}
+
+/* Adds a range to a set, which becomes the smallest range that has both. What nobody
+ * asks for any more is forgotten: read is copied_seq. Returns 0 when
  * others changed the set all the time.
  */
 static __always_inline int add_range(sockmeta_range *set, __u32 start, __u32 end, __u32 read)
@@ -47,7 +55,7 @@ static __always_inline int add_range(sockmeta_range *set, __u32 start, __u32 end
 		low = old;
 		high = old >> 32;
 		new = make_range(start, end);
-		if (low != high && !after(read, high))
+		if (low != high && is_needed(high, read))
 			new = make_range(after(low, start) ? start : low,
 					 after(end, high) ? end : high);
 		if (__sync_val_compare_and_swap(set, old, new) == old)
@@ -62,12 +70,12 @@ static __always_inline void mark_lost(struct sockmeta_tcp *tcp, __u32 start, __u
 		tcp->all_lost = 1;
 }
 
-/* A FIN has the number in front of end. Of those that are a window and more behind it
- * none is left.
+/* A FIN has one of these numbers. Of those that are a window and more behind it none is
+ * left.
  */
-static __always_inline void mark_fin(struct sockmeta_tcp *tcp, __u32 end)
+static __always_inline void mark_fin(struct sockmeta_tcp *tcp, __u32 start, __u32 end)
 {
-	if (!add_range(&tcp->fins, end - 1, end, end - (1U << 30)))
+	if (!add_range(&tcp->fins, start, end, end - (1U << 30)))
 		tcp->all_lost = 1;
 }
 
@@ -80,12 +88,44 @@ static __always_inline void mark_urgent(struct sockmeta_tcp *tcp, __u32 urgent, 
 		tcp->all_lost = 1;
 }
 
-/* Whether the application may ask for a byte in front of end: the last one that it
- * read is at read - 1, or at read - 2 when a FIN was read, too.
+/* Notes whether what the application reads may be other than TCP's own: a sockmap brings
+ * what other sockets sent, and an upper layer (kTLS) reads ahead of it.
  */
-static __always_inline int is_needed(__u32 end, __u32 read)
+static __always_inline void note_diverted(struct sockmeta_tcp *tcp, struct bpf_sock *given)
 {
-	return !after(read, end + 1);
+	struct inet_connection_sock *icsk;
+	struct sock *sk;
+
+	if (!ksym_exists(bpf_rdonly_cast)) {
+		sk = kernel_address(given);
+		icsk = kernel_address(given);
+		if (BPF_CORE_READ(sk, sk_user_data) || BPF_CORE_READ(icsk, icsk_ulp_ops))
+			tcp->diverted = 1;
+		return;
+	}
+	sk = bpf_rdonly_cast(given, bpf_core_type_id_kernel(struct sock));
+	icsk = bpf_rdonly_cast(given, bpf_core_type_id_kernel(struct inet_connection_sock));
+	if (sk->sk_user_data || icsk->icsk_ulp_ops)
+		tcp->diverted = 1;
+}
+
+#define load(x) (*(volatile typeof(x) *)&(x))
+
+/* Forgets what the application has read past, or it would count again once the
+ * sequence numbers have gone around. Others may be at work. read is copied_seq, maybe
+ * of some time ago.
+ */
+static __always_inline void forget_read(struct sockmeta_tcp *tcp, __u32 read)
+{
+	__u64 old;
+
+	if (tcp->late && !is_needed(tcp->settled + 1, read))
+		tcp->late = 0;
+	old = load(tcp->lost);
+	if (old && !is_needed(old >> 32, read))
+		__sync_val_compare_and_swap(&tcp->lost, old, 0);
+	if (!tcp->has_read && tcp->established && read - 1 != tcp->unread)
+		tcp->has_read = 1;
 }
 
 /* The number of the next cell of the ring, and the cell. */

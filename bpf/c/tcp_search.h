@@ -48,8 +48,6 @@ static __always_inline __u32 last_read(const struct tcp_view *v)
 	return v->copied_seq - 1 - (v->fin && v->copied_seq == v->rcv_nxt);
 }
 
-#define load(x) (*(volatile typeof(x) *)&(x))
-
 struct search {
 	struct sockmeta_tcp *tcp;
 	struct sockmeta_spills *spills;
@@ -305,24 +303,6 @@ __noinline int search(struct sockmeta_tcp *tcp, struct sockmeta_spills *spills, 
 	return 0;
 }
 
-/* Whether what the application reads may be other than TCP's own: a sockmap brings what
- * other sockets sent, and an upper layer (kTLS) reads ahead of it.
- */
-static __always_inline int is_diverted(struct bpf_sock *given)
-{
-	struct inet_connection_sock *icsk;
-	struct sock *sk;
-
-	if (!ksym_exists(bpf_rdonly_cast)) {
-		sk = kernel_address(given);
-		icsk = kernel_address(given);
-		return BPF_CORE_READ(sk, sk_user_data) || BPF_CORE_READ(icsk, icsk_ulp_ops);
-	}
-	sk = bpf_rdonly_cast(given, bpf_core_type_id_kernel(struct sock));
-	icsk = bpf_rdonly_cast(given, bpf_core_type_id_kernel(struct inet_connection_sock));
-	return sk->sk_user_data || icsk->icsk_ulp_ops;
-}
-
 /* Whether the byte that TCP has read up to may be another than the log's of that number.
  * TCP merges what waits behind a FIN with what that came with (tcp_try_coalesce), and
  * counts the bytes behind it as if it had no number.
@@ -345,20 +325,6 @@ static __always_inline __u16 doubts(const struct sockmeta_tcp *tcp, __u32 byte,
 	if (tcp->late && !after(byte, tcp->settled))
 		return SOCKMETA_F_UNPROVEN;
 	return 0;
-}
-
-/* Forgets what the application has read past, or it would count again once the
- * sequence numbers have gone around. The log's writers may be at work.
- */
-static __always_inline void forget_read(struct sockmeta_tcp *tcp, __u32 read)
-{
-	__u64 old;
-
-	if (tcp->late && after(read - 1, tcp->settled))
-		tcp->late = 0;
-	old = load(tcp->lost);
-	if (old && after(read, old >> 32))
-		__sync_val_compare_and_swap(&tcp->lost, old, 0);
 }
 
 #endif

@@ -34,6 +34,10 @@ static __always_inline void add_page(struct sockmeta_page_ref *ref, struct sockm
 	sockmeta_range old;
 	__u64 number;
 
+	/* first, as readers look there last */
+	old = load(ref->range);
+	if (load(ref->number) && is_needed(old >> 32, read))
+		mark_lost(tcp, old, old >> 32, read);
 	number = __sync_lock_test_and_set(&ref->number, 0);
 	old = __sync_lock_test_and_set(&ref->range, 0);
 	if (number && is_needed(old >> 32, read))
@@ -48,6 +52,26 @@ static __always_inline void add_page(struct sockmeta_page_ref *ref, struct sockm
 	publish(&ref->number, number);
 }
 
+/* Whether another connection has taken the page, with all that was in it. */
+static __always_inline int is_taken(struct sockmeta_page_ref *ref)
+{
+	__u64 number = read_seq(&ref->number);
+	struct sockmeta_page *page = page_of(number);
+
+	return !page || read_seq(&page->number) != number;
+}
+
+/* The number of the next entry: of the next page if this one was taken. */
+static __always_inline __u64 next_entry(struct sockmeta_spills *sp)
+{
+	__u64 n = __sync_fetch_and_add(&sp->head, 1);
+
+	if (!(n & (SOCKMETA_PAGE - 1)) || !is_taken(page_ref(sp, n / SOCKMETA_PAGE)))
+		return n;
+	__sync_val_compare_and_swap(&sp->head, n + 1, (n | (SOCKMETA_PAGE - 1)) + 1);
+	return __sync_fetch_and_add(&sp->head, 1);
+}
+
 /*
  * Enters a record in the connection's page. Another connection may take the page at any
  * time: then the entry is lost. If it is written after that, the other connection finds
@@ -57,7 +81,7 @@ static __always_inline int enter(struct sockmeta_spills *sp, struct sockmeta_tcp
 				 const struct sockmeta_cell *cell, __u64 owner, __u64 handle,
 				 __u32 read)
 {
-	__u64 n = __sync_fetch_and_add(&sp->head, 1), number, old;
+	__u64 n = next_entry(sp), number, old;
 	struct sockmeta_page_ref *ref = page_ref(sp, n / SOCKMETA_PAGE);
 	struct sockmeta_spilled *s;
 	struct sockmeta_page *page;

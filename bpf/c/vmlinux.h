@@ -68,6 +68,7 @@ struct sock {
 		atomic_t rmem_alloc;
 	} sk_backlog;
 	struct socket *sk_socket;
+	struct sk_filter *sk_filter;
 	void *sk_user_data;
 	__u8 sk_clockid;
 };
