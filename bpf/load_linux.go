@@ -80,6 +80,7 @@ func load(opts Options, missing error) (_ *programs, err error) {
 	err = errors.Join(
 		o.set("slots_shift", uint32(bits.TrailingZeros(uint(slotsPerCPU)))),
 		o.set("first_napi_id", uint32(cpus+1)),
+		o.set("handle_keys", randomKeys()),
 	)
 	if err != nil {
 		return nil, err
@@ -130,6 +131,16 @@ func monotonic() uint64 {
 	// It does not fail for this clock.
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
 	return uint64(now.Nano())
+}
+
+// randomKeys returns the keys of slots.h.
+func randomKeys() (keys [4]uint64) {
+	for i := range keys {
+		var b [8]byte
+		rand.Read(b[:])
+		keys[i] = binary.NativeEndian.Uint64(b[:])
+	}
+	return keys
 }
 
 // publish makes the maps what applications find: the instance says who it is,

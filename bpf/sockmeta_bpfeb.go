@@ -58,6 +58,7 @@ const (
 	sockmetaProgSockmetaUdpLeave       = "sockmeta_udp_leave"
 	sockmetaProgSockmetaUdpLeaveAgain  = "sockmeta_udp_leave_again"
 	sockmetaVarFirstNapiId             = "first_napi_id"
+	sockmetaVarHandleKeys              = "handle_keys"
 	sockmetaVarRaws                    = "raws"
 	sockmetaVarSlotsShift              = "slots_shift"
 )
@@ -158,6 +159,7 @@ type sockmetaMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type sockmetaVariableSpecs struct {
 	FirstNapiId *ebpf.VariableSpec `ebpf:"first_napi_id"`
+	HandleKeys  *ebpf.VariableSpec `ebpf:"handle_keys"`
 	Raws        *ebpf.VariableSpec `ebpf:"raws"`
 	SlotsShift  *ebpf.VariableSpec `ebpf:"slots_shift"`
 }
@@ -232,6 +234,7 @@ func (m *sockmetaMaps) Close() error {
 // It can be passed to loadSockmetaObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sockmetaVariables struct {
 	FirstNapiId *ebpf.Variable `ebpf:"first_napi_id"`
+	HandleKeys  *ebpf.Variable `ebpf:"handle_keys"`
 	Raws        *ebpf.Variable `ebpf:"raws"`
 	SlotsShift  *ebpf.Variable `ebpf:"slots_shift"`
 }

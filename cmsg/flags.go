@@ -45,9 +45,7 @@ const (
 	FlagTruncated = Flags(abi.FlagTruncated)
 
 	// FlagUnproven: TCP, the record is of the most likely segment, but it cannot be
-	// shown that TCP took that one and no other. UDP, datagrams waited in the socket
-	// from before it opted in, and one of those may have been made to look like this
-	// packet. Treat it as a hint.
+	// shown that TCP took that one and no other. Treat it as a hint.
 	FlagUnproven = Flags(abi.FlagUnproven)
 
 	// FlagSenderLost: the sender, a socket of this host, gave metadata that was

@@ -49,7 +49,7 @@ type UDPConn struct {
 
 // NewUDPConn wraps c, which must not be used by itself any more, and opts it in
 // to metadata where that has not been done (Prepare). What waits in its receive
-// buffer then has none. Until that has been read, records are cmsg.FlagUnproven.
+// buffer then has none.
 func NewUDPConn(c *net.UDPConn) *UDPConn { return NewGrantedUDPConn(c, "") }
 
 // NewGrantedUDPConn is NewUDPConn for a process that the receive map has been

@@ -194,8 +194,7 @@ func ListenMulticastUDP(network string, ifi *net.Interface, gaddr *net.UDPAddr) 
 }
 
 // WrapUDP gives a connection of package net metadata. It must not be used by
-// itself any more. What waits in its receive buffer has none. Until that has been read,
-// records are flagged "unproven": a sender may have made it look like later packets.
+// itself any more. What waits in its receive buffer has none.
 func WrapUDP(c *net.UDPConn) *UDPConn { return conn.NewUDPConn(c) }
 
 // WrapTCP gives a connection of package net metadata, from the next segment on.

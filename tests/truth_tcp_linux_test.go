@@ -755,6 +755,10 @@ func TestTruthTCPDiverted(t *testing.T) {
 	if md, err := c.server.Metadata(); err == nil && !md.Flags().Has(cmsg.FlagUnproven) {
 		t.Errorf("metadata of what a sockmap brought is %v", &md)
 	}
+	must(t, m.Delete(uint32(0)))
+	if md, err := c.server.Metadata(); err == nil && !md.Flags().Has(cmsg.FlagUnproven) {
+		t.Errorf("metadata of what a sockmap brought before the socket left it is %v", &md)
+	}
 }
 
 // TestTruthTCPLateStates opts connections in that are not established, but may bring

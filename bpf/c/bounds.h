@@ -203,16 +203,6 @@ found:
 	return -ENFILE;
 }
 
-/* Whether packets that the socket sent are still somewhere: they keep all that is kept
- * at it. Without any it has 1.
- */
-static __always_inline int is_sending(const struct bpf_sock *given)
-{
-	struct sock *sk = kernel_address(given);
-
-	return BPF_CORE_READ(sk, sk_wmem_alloc.refs.counter) > 1;
-}
-
 /* how is CLOSED or CLOSED_SENDING. */
 static __always_inline void give_back(struct sockmeta_seat *seat, __u32 how)
 {

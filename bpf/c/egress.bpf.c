@@ -12,6 +12,7 @@
  */
 #include "bounds.h"
 #include "cross.h"
+#include "sending.h"
 #include "tx.h"
 
 /* Whether tracing.bpf.c or native.bpf.c is there to read raw control messages. */
@@ -31,10 +32,9 @@ static __always_inline void apply(struct __sk_buff *ctx, const struct sockmeta_s
 	count(sent);
 }
 
-/* The skb was another packet's once: of that one nothing is to be left. And from a train
- * on, the socket's packets may be what software makes of it.
- */
-static __always_inline void forget(struct sockmeta_flights *f, struct __sk_buff *ctx)
+/* The skb was another packet's once: of that one nothing is to be left. */
+static __always_inline void forget(struct sockmeta_flights *f, struct __sk_buff *ctx,
+				   struct bpf_sock *sk)
 {
 	__u64 skb = (__u64)kernel_skb(ctx);
 	__u32 i;
@@ -42,9 +42,7 @@ static __always_inline void forget(struct sockmeta_flights *f, struct __sk_buff 
 	for (i = 0; i < SOCKMETA_FLIGHTS; i++)
 		if (f->skb[i] == skb)
 			f->skb[i] = 0;
-	if (ctx->gso_size)
-		f->trains |= sockmeta_tx_paged(ctx) ? SOCKMETA_TRAINS :
-						      SOCKMETA_TRAINS | SOCKMETA_TRAINS_LINEAR;
+	count_trains(f, ctx, sk);
 }
 
 /* What is read of a slot at once: a cache line. */
@@ -171,7 +169,7 @@ static __always_inline void udp_egress(struct __sk_buff *ctx, struct bpf_sock *s
 	f = bpf_sk_storage_get(&sockmeta_flights, sk, 0, 0);
 	if (!f)
 		return;
-	forget(f, ctx);
+	forget(f, ctx, sk);
 	/* none, or a launch time of the application's own */
 	if (!number || number >= SOCKMETA_TX_END)
 		return;
@@ -208,7 +206,7 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 	raw = bpf_map_lookup_elem(&sockmeta_raws, &task);
 	if (!raw || raw->sk != (__u64)BPF_CORE_READ(kernel_skb(ctx), sk)) {
 		if (f)
-			forget(f, ctx);
+			forget(f, ctx, sk);
 		return 0;
 	}
 	if (!f) {
@@ -222,8 +220,9 @@ static __noinline int raw_egress(struct __sk_buff *ctx)
 			count(busy);
 			return 0;
 		}
+		count_earlier_trains(f, sk, truesize_of(ctx));
 	}
-	forget(f, ctx);
+	forget(f, ctx, sk);
 	if (!take_place(f, &p))
 		return 0;
 	take_fields(&p.fl->rec, &raw->rec);

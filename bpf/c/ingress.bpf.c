@@ -22,7 +22,7 @@ static __noinline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_sk *st
 	struct sockmeta_slot *slot;
 	__u64 handle;
 
-	slot = take_slot(&handle, st->since);
+	slot = take_slot(&handle);
 	if (!slot) {
 		ctx->tstamp = handle;
 		return;
@@ -30,11 +30,6 @@ static __noinline void udp_ingress(struct __sk_buff *ctx, struct sockmeta_sk *st
 	slot->owner = st->id;
 	slot->tsflags = st->tsflags;
 	fill_record(ctx, &slot->rec);
-	/* what a sender made up may be this handle, in a datagram that nobody saw come */
-	if (st->waiting && ctx->sk && !has_queue(ctx->sk))
-		st->waiting = 0;
-	if (st->waiting)
-		slot->rec.flags |= SOCKMETA_F_UNPROVEN;
 	publish(&slot->seq, handle);
 	ctx->tstamp = handle;
 }

@@ -23,8 +23,6 @@ struct sockmeta_sk {
 	__u32 transmits;	/* has had a record to send */
 	__u32 flags;		/* enum sockmeta_enable_flag */
 	__u64 since;		/* UNIT in which it opted in */
-	__u32 waiting;		/* UDP: datagrams from before may be in the queue */
-	__u32 reserved;
 };
 
 struct {

@@ -5,6 +5,7 @@
  * socket's seat back (bounds.h).
  */
 #include "bounds.h"
+#include "sending.h"
 
 #define TCP_CLOSE 7
 
@@ -34,6 +35,6 @@ int sockmeta_release(struct bpf_sock *sk)
 	if (sk->protocol == IPPROTO_TCP && sk->state != TCP_CLOSE &&
 	    !__sync_fetch_and_add(&seat->closed, 0) && end_is_told(sk))
 		return 1;
-	give_back(seat, is_sending(sk));
+	give_back(seat, is_sending(sk, 0));
 	return 1;
 }

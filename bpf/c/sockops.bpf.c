@@ -4,6 +4,7 @@
  * records, and, once the handshake is done, the record that opened it.
  */
 #include "bounds.h"
+#include "sending.h"
 #include "tcp_log.h"
 
 #define AF_INET 2
@@ -269,12 +270,12 @@ static __always_inline void change_state(struct bpf_sock *sk, __u32 to)
 	__sync_lock_test_and_set(&seat->closed, 1);
 	if (__sync_fetch_and_add(&seat->released, 0)) {
 		/* the kernel is about to free it all */
-		give_back(seat, is_sending(sk));
+		give_back(seat, is_sending(sk, 0));
 		return;
 	}
 	if (is_held(sk))
 		return;
-	give_back(seat, is_sending(sk));
+	give_back(seat, is_sending(sk, 0));
 	/* it may wait long to be accepted, and the listener may have gone then */
 	bpf_sk_storage_delete(&sockmeta_tcps, sk);
 	bpf_sk_storage_delete(&sockmeta_spill, sk);

@@ -7,6 +7,7 @@
  * optlen as they found them.
  */
 #include "bounds.h"
+#include "sending.h"
 #include "slots.h"
 #include "tcp_search.h"
 #include "tx.h"
@@ -167,7 +168,6 @@ static __always_inline int enable(struct bpf_sockopt *ctx)
 		new.protocol = sk->protocol;
 		new.flags = flags;
 		new.since = unit_now();
-		new.waiting = sk->protocol == IPPROTO_UDP && has_queue(sk);
 		st = bpf_sk_storage_get(&sockmeta_sks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE);
 	}
 	if (!st)
@@ -287,7 +287,11 @@ static __always_inline int set_slots(struct bpf_sockopt *ctx, struct sockmeta_sk
 		proc->id = (round % (SOCKMETA_TX_PROC_IDS / SOCKMETA_TX_PROCS - 1) + 1) *
 			   SOCKMETA_TX_PROCS + index;
 	}
-	st->transmits = 1;
+	/* from here on egress sees to trains */
+	if (!st->transmits) {
+		st->transmits = 1;
+		count_earlier_trains(f, ctx->sk, 0);
+	}
 	ctx->optlen = -1;
 	return 1;
 }

@@ -12,7 +12,7 @@ static __always_inline __u64 copy_to_slot(const struct sockmeta_cell *cell, __u6
 	struct sockmeta_slot *slot;
 	__u64 handle;
 
-	slot = take_slot(&handle, 0);
+	slot = take_slot(&handle);
 	if (!slot)
 		return 0;
 	slot->owner = owner;

@@ -64,9 +64,6 @@ struct sock {
 	void *sk_bpf_storage;
 	kuid_t sk_uid;
 	refcount_t sk_wmem_alloc;
-	struct {
-		atomic_t rmem_alloc;
-	} sk_backlog;
 	struct socket *sk_socket;
 	struct sk_filter *sk_filter;
 	void *sk_user_data;
@@ -84,6 +81,7 @@ struct sk_buff {
 	unsigned int len;
 	unsigned char *head;
 	unsigned int end;
+	unsigned int truesize;
 	__u16 mac_header;
 	__u16 network_header;
 	__u16 transport_header;

@@ -92,9 +92,7 @@ enum sockmeta_flag {
 	/* The area did not fit into what carried the record and was cut. */
 	SOCKMETA_F_TRUNCATED = 1 << 7,
 	/* TCP: this is the most likely segment, but it cannot be shown that TCP
-	 * took it and no other. UDP: datagrams waited in the socket from before it
-	 * opted in, and one of those may have been made to look like this packet.
-	 * Treat the record as a hint.
+	 * took it and no other. Treat the record as a hint.
 	 */
 	SOCKMETA_F_UNPROVEN = 1 << 8,
 	/* The sender, on this host, gave metadata that was lost on the way:

@@ -30,9 +30,8 @@
  *  - fragments, which are new skbs;
  *  - packets that a tunnel of another protocol copied;
  *  - segments that software cut from a train (UDP_SEGMENT);
- *  - of sockets that have sent trains, datagrams that could be such segments: those
- *    with bytes in pages (MSG_ZEROCOPY, splice, above some 16 KB), and all of them
- *    if the trains left by a device without scatter-gather;
+ *  - of sockets that have sent trains, single datagrams, until one was sent at a time
+ *    at which no other packet of the socket was under way;
  *  - datagrams that waited on the way from the one program to the other while their
  *    task sent another, for a second, or while SOCKMETA_FLIGHTS other tasks began to
  *    send on the socket.
@@ -69,23 +68,6 @@ struct sockmeta_proc {
 	__u32 reserved;
 };
 
-/*
- * What of UDP_SEGMENT trains a socket has sent. Software may cut one into packets that
- * sockmeta's program never sees, and that lie where an earlier datagram did. Those of a
- * train whose bytes are in pages have theirs there, too, which a datagram by itself
- * has in its skb; those of others cannot be told from datagrams.
- */
-enum sockmeta_trains {
-	SOCKMETA_TRAINS = 1,
-	SOCKMETA_TRAINS_LINEAR = 2,
-};
-
-/* Whether bytes of the packet are in pages. */
-static __always_inline int sockmeta_tx_paged(struct __sk_buff *skb)
-{
-	return skb->len > (__u64)(long)skb->data_end - (__u64)(long)skb->data;
-}
-
 /* A socket that sends datagrams with records. Each task that does has a place of
  * its own, so that one that is preempted on a packet's way finds it again.
  */
@@ -96,8 +78,13 @@ struct sockmeta_flights {
 	__u64 tasks;				/* that took a place so far */
 	struct sockmeta_flight at[SOCKMETA_FLIGHTS];
 	struct sockmeta_proc procs[SOCKMETA_TX_PROCS];
+	/* UDP_SEGMENT trains that may be under way. Software may cut one into packets
+	 * that sockmeta's program never sees, and that lie where an earlier datagram
+	 * did.
+	 */
+	__u64 trains;
 	__u32 procs_given;
-	__u32 trains;				/* enum sockmeta_trains */
+	__u32 reserved;
 };
 
 struct {
@@ -140,18 +127,27 @@ enum sockmeta_ipproto {
 };
 
 /* Whether the packet is a whole one of the socket's protocol, and so the skb
- * that sockmeta's program saw.
+ * that sockmeta's program saw. Fragments and tunnels have others of the sender's IPv6
+ * headers in front of their own.
  */
 static __always_inline int sockmeta_tx_whole(struct __sk_buff *skb, __u32 protocol)
 {
-	__u8 ip[10];
+	__u8 ip[10], next, opt[2];
+	__u32 off = 40, i;
 
 	if (bpf_skb_load_bytes_relative(skb, 0, ip, sizeof(ip), BPF_HDR_START_NET))
 		return 0;
 	if (ip[0] >> 4 == 4)
 		return ip[9] == protocol && !(ip[6] & 0x3f) && !ip[7];
-	/* hop-by-hop, routing and destination options are the sender's own */
-	return ip[6] == protocol || ip[6] == 0 || ip[6] == 43 || ip[6] == 60;
+	next = ip[6];
+	/* hop-by-hop, routing and destination options, as RFC 8200 has them */
+	for (i = 0; i < 4 && (next == 0 || next == 43 || next == 60); i++) {
+		if (bpf_skb_load_bytes_relative(skb, off, opt, sizeof(opt), BPF_HDR_START_NET))
+			return 0;
+		next = opt[0];
+		off += (opt[1] + 1) * 8;
+	}
+	return next == protocol;
 }
 
 /* Returns the packet's record and its sequence number, above SOCKMETA_BUSY, or
@@ -188,8 +184,7 @@ static __always_inline struct sockmeta_flight *sockmeta_tx_find(struct __sk_buff
 		if (f->skb[i] != self || bpf_ktime_get_coarse_ns() - f->time[i] > SOCKMETA_FLIGHT_NS)
 			continue;
 		*err = -116;
-		if (!skb->gso_size && f->trains &&
-		    (f->trains & SOCKMETA_TRAINS_LINEAR || sockmeta_tx_paged(skb)))
+		if (!skb->gso_size && f->trains)
 			return 0;
 		fl = &f->at[i];
 		*seq = __sync_fetch_and_add(&fl->seq, 0);

@@ -6,6 +6,6 @@ package abi
 // no time in nanoseconds since 1970 before the year 2116.
 const HandleBit = uint64(1) << 62
 
-// IndexMask has the bits of a handle that are its slot's index. The others count how
-// often the slot was used.
+// IndexMask has the bits of a handle that are its slot's index. The others are the time
+// at which it was given, enciphered.
 const IndexMask = uint64(1)<<IndexBits - 1

@@ -35,6 +35,19 @@ func AddVLAN(ns *Namespace, parent, name string, id uint16) error {
 	)
 }
 
+// AddMacvlan creates a link with an address of its own on top of another (bridge mode).
+func AddMacvlan(ns *Namespace, parent, name string) error {
+	lower, err := getLink(ns, parent)
+	if err != nil {
+		return wrap("add macvlan", name, fmt.Errorf("parent %s: %w", parent, err))
+	}
+	const modeBridge = 4 // include/uapi/linux/if_link.h, enum macvlan_mode
+	return addLink(ns, "macvlan", name,
+		func(r *request) { r.uint32(unix.IFLA_LINK, uint32(lower.index)) },
+		func(r *request) { r.uint32(unix.IFLA_MACVLAN_MODE, modeBridge) },
+	)
+}
+
 // AddVXLAN creates one end of a VXLAN tunnel between the addresses local and
 // remote, over UDP to port, by way of the link dev.
 func AddVXLAN(ns *Namespace, name string, vni uint32, local, remote netip.Addr, port uint16, dev string) error {

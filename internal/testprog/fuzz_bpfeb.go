@@ -214,8 +214,9 @@ type FuzzSockmetaFlights struct {
 		Id       uint32
 		Reserved uint32
 	}
+	Trains     uint64
 	ProcsGiven uint32
-	Trains     uint32
+	Reserved   uint32
 }
 
 type FuzzSockmetaFlow struct {
@@ -365,7 +366,7 @@ type FuzzSockmetaLocalDev struct {
 type FuzzSockmetaPage struct {
 	_      structs.HostLayout
 	Number uint64
-	At     [512]struct {
+	At     [128]struct {
 		_     structs.HostLayout
 		Seq   uint64
 		Owner uint64
@@ -411,8 +412,6 @@ type FuzzSockmetaSk struct {
 	Transmits uint32
 	Flags     uint32
 	Since     uint64
-	Waiting   uint32
-	Reserved  uint32
 }
 
 type FuzzSockmetaSlot struct {
@@ -450,7 +449,7 @@ type FuzzSockmetaSlot struct {
 type FuzzSockmetaSpills struct {
 	_     structs.HostLayout
 	Head  uint64
-	Pages [16]struct {
+	Pages [64]struct {
 		_      structs.HostLayout
 		Number uint64
 		Range  uint64
@@ -465,7 +464,8 @@ type FuzzSockmetaTcp struct {
 	Late         uint8
 	Newer        uint8
 	AllLost      uint8
-	Pad          [2]uint8
+	Diverted     uint8
+	HasRead      uint8
 	OpeningFlags uint16
 	Established  uint64
 	Opened       uint64
@@ -583,6 +583,7 @@ const (
 	FuzzMapSockmetaGiven      = "sockmeta_given"
 	FuzzMapSockmetaHandshakes = "sockmeta_handshakes"
 	FuzzMapSockmetaInst       = "sockmeta_inst"
+	FuzzMapSockmetaLinks      = "sockmeta_links"
 	FuzzMapSockmetaLocalDevs  = "sockmeta_local_devs"
 	FuzzMapSockmetaLocals     = "sockmeta_locals"
 	FuzzMapSockmetaPages      = "sockmeta_pages"
@@ -671,6 +672,7 @@ type FuzzMapSpecs struct {
 	SockmetaGiven      *ebpf.MapSpec `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.MapSpec `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.MapSpec `ebpf:"sockmeta_inst"`
+	SockmetaLinks      *ebpf.MapSpec `ebpf:"sockmeta_links"`
 	SockmetaLocalDevs  *ebpf.MapSpec `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.MapSpec `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.MapSpec `ebpf:"sockmeta_pages"`
@@ -721,6 +723,7 @@ type FuzzMaps struct {
 	SockmetaGiven      *ebpf.Map `ebpf:"sockmeta_given"`
 	SockmetaHandshakes *ebpf.Map `ebpf:"sockmeta_handshakes"`
 	SockmetaInst       *ebpf.Map `ebpf:"sockmeta_inst"`
+	SockmetaLinks      *ebpf.Map `ebpf:"sockmeta_links"`
 	SockmetaLocalDevs  *ebpf.Map `ebpf:"sockmeta_local_devs"`
 	SockmetaLocals     *ebpf.Map `ebpf:"sockmeta_locals"`
 	SockmetaPages      *ebpf.Map `ebpf:"sockmeta_pages"`
@@ -743,6 +746,7 @@ func (m *FuzzMaps) Close() error {
 		m.SockmetaGiven,
 		m.SockmetaHandshakes,
 		m.SockmetaInst,
+		m.SockmetaLinks,
 		m.SockmetaLocalDevs,
 		m.SockmetaLocals,
 		m.SockmetaPages,

@@ -48,8 +48,9 @@ type WireSockmetaFlights struct {
 		Id       uint32
 		Reserved uint32
 	}
+	Trains     uint64
 	ProcsGiven uint32
-	Trains     uint32
+	Reserved   uint32
 }
 
 type WireWireCounts struct {

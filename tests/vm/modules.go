@@ -17,7 +17,7 @@ import (
 // wantedModules is what tests may make use of, unless the kernel has it built
 // in.
 var wantedModules = []string{
-	"veth", "vxlan", "geneve", "ip_gre", "ip6_gre", "ipip", "sit", "ip6_tunnel", "fou", "dummy", "tun", "bridge", "8021q",
+	"veth", "vxlan", "geneve", "ip_gre", "ip6_gre", "ipip", "sit", "ip6_tunnel", "fou", "dummy", "tun", "bridge", "8021q", "macvlan",
 	"sch_fq", "sch_etf", "sch_ingress", "cls_bpf",
 }
 

@@ -73,6 +73,19 @@ static __always_inline __u32 transport(struct __sk_buff *skb, __u8 proto)
 	return 0;
 }
 
+/* Whether the packet is an IPv6 fragment behind a routing header. */
+static __always_inline int is_routed_fragment(struct __sk_buff *skb)
+{
+	struct ipv6hdr ip6;
+	__u8 next;
+
+	return skb->protocol == bpf_htons(ETH_P_IPV6) &&
+	       !bpf_skb_load_bytes_relative(skb, 0, &ip6, sizeof(ip6), BPF_HDR_START_NET) &&
+	       ip6.nexthdr == IPPROTO_ROUTING &&
+	       !bpf_skb_load_bytes_relative(skb, sizeof(ip6), &next, sizeof(next), BPF_HDR_START_NET) &&
+	       next == IPPROTO_FRAGMENT;
+}
+
 static __always_inline void compare(struct __sk_buff *skb, struct wire_counts *c, __u64 want)
 {
 	__u64 id = 0;
@@ -115,13 +128,17 @@ static __always_inline void compare(struct __sk_buff *skb, struct wire_counts *c
 }
 
 /* A datagram begins with the id that is in its metadata, or has bit 63 set in
- * it where it was sent without.
+ * it where it was sent without. Fragments are always without.
  */
 static __always_inline void compare_udp(struct __sk_buff *skb, struct wire_counts *c, __u32 l2)
 {
 	__u32 off = transport(skb, IPPROTO_UDP);
 	__u64 id;
 
+	if (is_routed_fragment(skb)) {
+		compare(skb, c, NO_METADATA);
+		return;
+	}
 	/* not relative: that reads the linear part only */
 	if (off && !bpf_skb_load_bytes(skb, l2 + off + 8, &id, sizeof(id)))
 		compare(skb, c, id);
