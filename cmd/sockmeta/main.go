@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Sockmeta attaches sockmeta's programs for applications that have no privilege
-// to do it, and says what this host can do.
+// to do it, says what this host can do, and has the headers for programs in C.
 //
 //	sockmeta status
 //	sockmeta attach [-cgroup DIR] [-join] [-slots N] [-tracing]
@@ -10,6 +10,7 @@
 //	                [-max-sockets N] [-max-sockets-per-user N]
 //	                [-local-key KEY... [-local IFACE]...] [-pin DIR]
 //	                [-grant [USER][:GROUP]=PATH]...
+//	sockmeta headers DIR
 //
 // Attach keeps the programs attached to a cgroup, its own by default, until it
 // is told to stop by SIGINT or SIGTERM, or dies. Applications in the cgroup and
@@ -37,6 +38,9 @@
 // (ListenConfig.ReceiveMap): they see the metadata of all sockets in the cgroup, each
 // other's and everybody's. The path is on a bpffs that they can get to; most hosts'
 // /sys/fs/bpf is root's alone.
+//
+// Headers writes the C headers of this version to a directory, for a compiler's -I. It
+// makes the directory where there is none, and replaces headers that are there.
 package main
 
 import (
@@ -52,6 +56,7 @@ import (
 	"syscall"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/bpf/include"
 	"github.com/sockmeta/sockmeta-go/sockmeta"
 )
 
@@ -62,6 +67,7 @@ const usage = `usage: sockmeta status
                        [-max-sockets N] [-max-sockets-per-user N]
                        [-local-key KEY... [-local IFACE]...] [-pin DIR]
                        [-grant [USER][:GROUP]=PATH]...
+       sockmeta headers DIR
 `
 
 // errUsage ends the program with exit code 2.
@@ -90,6 +96,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return status(out)
 	case "attach":
 		return attach(ctx, args[1:], out)
+	case "headers":
+		if len(args) == 2 {
+			return include.WriteDir(args[1])
+		}
 	}
 	return errUsage
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -25,7 +26,7 @@ import (
 )
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{nil, {"nonsense"}, {"attach", "extra"}, {"attach", "-service", "1=2"}, {"attach", "-local", "lo"}, {"attach", "-join", "-mark-mask", "1"}, {"attach", "-join", "-tracing"}} {
+	for _, args := range [][]string{nil, {"nonsense"}, {"headers"}, {"headers", "a", "b"}, {"attach", "extra"}, {"attach", "-service", "1=2"}, {"attach", "-local", "lo"}, {"attach", "-join", "-mark-mask", "1"}, {"attach", "-join", "-tracing"}} {
 		if err := run(t.Context(), args, io.Discard); !errors.Is(err, errUsage) {
 			t.Errorf("%q: %v, want the usage", args, err)
 		}
@@ -70,6 +71,26 @@ func TestFlags(t *testing.T) {
 	policy := bpf.DefaultPolicy()
 	if want := (attachOptions{Options: bpf.Options{Policy: &policy}, services: services{}}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("without flags: %+v, %v", got, err)
+	}
+}
+
+func TestHeaders(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "include")
+	if err := run(t.Context(), []string{"headers", dir}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"sockmeta.h", "sockmeta_abi.h", "sockmeta_tx.h"} {
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		want, _ := os.ReadFile(filepath.Join("../../bpf/include", name))
+		if err != nil || len(got) == 0 || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, want the %d of the source: %v", name, len(got), len(want), err)
+		}
+	}
+	// It names the file, as every error of the file system does.
+	err := run(t.Context(), []string{"headers", filepath.Join(dir, "sockmeta.h")}, io.Discard)
+	var pe *fs.PathError
+	if !errors.As(err, &pe) {
+		t.Errorf("into a file: %v (%T)", err, err)
 	}
 }
 
