@@ -24,12 +24,18 @@ func cProgram(t *testing.T, name string) string {
 	if path, err := exec.LookPath(name); err == nil {
 		return path
 	}
+	return compileC(t, "../examples/c/"+name+".c")
+}
+
+// compileC returns the program that a file is the source of.
+func compileC(t *testing.T, source string) string {
+	t.Helper()
 	cc, err := exec.LookPath("cc")
 	if err != nil {
 		testutil.Skip(t, err.Error())
 	}
-	path := filepath.Join(t.TempDir(), name)
-	cmd := exec.CommandContext(t.Context(), cc, "-Wall", "-Wextra", "-Werror", "-o", path, "../examples/c/"+name+".c")
+	path := filepath.Join(t.TempDir(), "program")
+	cmd := exec.CommandContext(t.Context(), cc, "-Wall", "-Wextra", "-Werror", "-I", "../bpf/include", "-o", path, source)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -23,7 +23,7 @@ func headers(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"sockmeta.h", "sockmeta_abi.h", "sockmeta_cmsg.h", "sockmeta_tx.h"} {
+	for _, want := range []string{"sockmeta.h", "sockmeta_abi.h", "sockmeta_cmsg.h", "sockmeta_socket.h", "sockmeta_tx.h"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("%s is not embedded: %q", want, names)
 		}

@@ -7,7 +7,7 @@
  * the payload begins with. Elsewhere the kernel ignores the message, and the
  * datagrams leave all the same.
  *
- *	cc -o rawsend rawsend.c
+ *	cc -I "$(go list -f '{{.Dir}}' github.com/sockmeta/sockmeta-go/bpf/include)" -o rawsend rawsend.c
  *	./rawsend ADDRESS PORT FIRST COUNT
  */
 #include <arpa/inet.h>
@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "record.h"
+#include <sockmeta_socket.h>
 
 #define KEY 16
 
@@ -24,11 +24,11 @@ static int send_one(int fd, struct sockaddr *to, socklen_t to_len, uint64_t numb
 {
 	union {
 		struct cmsghdr align;
-		char buf[CMSG_SPACE(RECORD_MAX)];
+		char buf[CMSG_SPACE(SOCKMETA_RECORD_MAX)];
 	} control = {};
 	struct sockmeta_record rec = {
 		.version = SOCKMETA_RECORD_VERSION,
-		.hdr_len = RECORD_HDR,
+		.hdr_len = SOCKMETA_RECORD_HDR,
 		.format = SOCKMETA_FORMAT_TLV,
 	};
 	struct iovec iov = { &number, sizeof(number) };
@@ -41,9 +41,8 @@ static int send_one(int fd, struct sockaddr *to, socklen_t to_len, uint64_t numb
 		.msg_controllen = sizeof(control),
 	};
 
-	record_add(&rec, KEY, &number, sizeof(number));
-	record_put(CMSG_FIRSTHDR(&msg), &rec);
-	msg.msg_controllen = CMSG_SPACE(RECORD_HDR + rec.area_len);
+	sockmeta_add_value(&rec, KEY, &number, sizeof(number));
+	msg.msg_controllen = sockmeta_put_record(CMSG_FIRSTHDR(&msg), &rec);
 	return sendmsg(fd, &msg, 0) < 0;
 }
 

@@ -1,57 +1,25 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0
 /*
- * recvmeta receives datagrams and prints what they knew: a plain server, with one
- * socket option and recvmsg(). It needs the native tier (bpf/kmod), and programs that
- * are attached to its cgroup, by sockmeta attach or a process of Go's in it.
+ * recvmeta receives datagrams and prints what they knew: a server with one call more
+ * than others have for its socket, and one for each datagram. It runs on stock kernels
+ * and needs no privilege, but programs that are attached to its cgroup, by sockmeta
+ * attach or a process of Go's in it. Where the native tier is attached (bpf/kmod),
+ * recvmsg() returns the records; elsewhere it returns handles, and the kernel is asked.
  *
- *	cc -o recvmeta recvmeta.c
+ *	cc -I "$(go list -f '{{.Dir}}' github.com/sockmeta/sockmeta-go/bpf/include)" -o recvmeta recvmeta.c
  *	./recvmeta PORT COUNT
  */
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-#include "record.h"
-
-static void print_value(const struct sockmeta_record *rec)
-{
-	size_t at, len;
-
-	for (at = 0; at + 2 <= rec->area_len; at += (2 + len + 3) & ~(size_t)3) {
-		size_t i;
-
-		len = rec->area[at + 1];
-		/* padding, and the mark that ends the producer's values */
-		if (at + 2 + len > rec->area_len || !rec->area[at] || rec->area[at] == 255)
-			continue;
-		printf(" %d=", rec->area[at]);
-		for (i = 0; i < len; i++)
-			printf("%02x", rec->area[at + 2 + i]);
-	}
-}
-
-static void print_record(const struct sockmeta_record *rec)
-{
-	if (rec->valid & SOCKMETA_VALID_TSTAMP)
-		printf(" time=%llu", (unsigned long long)rec->tstamp);
-	if (rec->valid & SOCKMETA_VALID_MARK)
-		printf(" mark=%#x", rec->mark);
-	if (rec->valid & SOCKMETA_VALID_IFINDEX)
-		printf(" ifindex=%u", rec->ifindex);
-	if (rec->valid & SOCKMETA_VALID_HASH)
-		printf(" hash=%#x", rec->hash);
-	if (rec->format == SOCKMETA_FORMAT_TLV)
-		print_value(rec);
-	printf("\n");
-}
+#include "print.h"
 
 static int receive_one(int fd)
 {
 	union {
 		struct cmsghdr align;
-		char buf[CMSG_SPACE(RECORD_MAX)];
+		char buf[SOCKMETA_CONTROL_SPACE];
 	} control;
 	char payload[2048];
 	struct iovec iov = { payload, sizeof(payload) };
@@ -74,17 +42,17 @@ static int receive_one(int fd)
 		printf(" of %llu", (unsigned long long)number);
 	}
 	printf(":");
-	if (!record_find(&msg, &rec))
+	/* a datagram without a record is a datagram all the same */
+	if (!sockmeta_socket_record(fd, &msg, &rec))
 		print_record(&rec);
 	else
-		printf(" no record%s\n", msg.msg_flags & MSG_CTRUNC ? ", there was no room" : "");
+		printf(" no record: %s\n", strerror(errno));
 	fflush(stdout);
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	struct sockmeta_enable enable = { .abi = SOCKMETA_ABI, .flags = SOCKMETA_ENABLE_CMSG };
 	struct sockaddr_in6 at = { .sin6_family = AF_INET6 };
 	long count;
 	int fd;
@@ -95,13 +63,17 @@ int main(int argc, char **argv)
 	}
 	at.sin6_port = htons(atoi(argv[1]));
 	fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at))) {
+	if (fd < 0) {
 		perror("socket");
 		return 1;
 	}
-	/* Without it, or where it fails, this is a server like any other. */
-	if (setsockopt(fd, SOL_BPF, SOCKMETA_OPT_ENABLE, &enable, sizeof(enable)))
+	/* Where it fails, this is a server like any other. */
+	if (sockmeta_socket_enable(fd))
 		perror("no records");
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at))) {
+		perror("bind");
+		return 1;
+	}
 	printf("ready\n");
 	fflush(stdout);
 	for (count = atol(argv[2]); count > 0; count--) {

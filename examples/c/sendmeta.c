@@ -5,7 +5,7 @@
  * sendmsg() and a control message. Where nobody reads control messages of this kind
  * the kernel ignores them, and the datagram leaves all the same.
  *
- *	cc -o sendmeta sendmeta.c
+ *	cc -I "$(go list -f '{{.Dir}}' github.com/sockmeta/sockmeta-go/bpf/include)" -o sendmeta sendmeta.c
  *	./sendmeta ADDRESS PORT TEXT [KEY=VALUE]...
  */
 #include <arpa/inet.h>
@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "record.h"
+#include <sockmeta_socket.h>
 
 /* Reads KEY=VALUE: a key from 16 to 223, and a number of 32 bits. */
 static int add_value(struct sockmeta_record *rec, const char *arg)
@@ -26,7 +26,7 @@ static int add_value(struct sockmeta_record *rec, const char *arg)
 	if (*end != '=' || key < 16 || key > 223)
 		return -1;
 	value = strtoul(end + 1, &end, 0);
-	return *end ? -1 : record_add(rec, key, &value, sizeof(value));
+	return *end ? -1 : sockmeta_add_value(rec, key, &value, sizeof(value));
 }
 
 int main(int argc, char **argv)
@@ -35,12 +35,12 @@ int main(int argc, char **argv)
 	char mapped[64];
 	struct sockmeta_record rec = {
 		.version = SOCKMETA_RECORD_VERSION,
-		.hdr_len = RECORD_HDR,
+		.hdr_len = SOCKMETA_RECORD_HDR,
 		.format = SOCKMETA_FORMAT_TLV,
 	};
 	union {
 		struct cmsghdr align;
-		char buf[CMSG_SPACE(RECORD_MAX)];
+		char buf[CMSG_SPACE(SOCKMETA_RECORD_MAX)];
 	} control = {};
 	struct iovec iov;
 	struct msghdr msg = {
@@ -75,8 +75,8 @@ int main(int argc, char **argv)
 	/* A control message costs a connected socket a route lookup: only with values. */
 	if (rec.area_len) {
 		msg.msg_control = &control;
-		msg.msg_controllen = CMSG_SPACE(RECORD_HDR + rec.area_len);
-		record_put(CMSG_FIRSTHDR(&msg), &rec);
+		msg.msg_controllen = sizeof(control);
+		msg.msg_controllen = sockmeta_put_record(CMSG_FIRSTHDR(&msg), &rec);
 	}
 	if (fd < 0 || sendmsg(fd, &msg, 0) < 0) {
 		perror("sendmsg");

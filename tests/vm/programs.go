@@ -43,10 +43,10 @@ func buildPrograms(ctx context.Context, dir string) (map[string]string, error) {
 	}
 	root := filepath.Join(own, "../..")
 	built := map[string]string{"client32": filepath.Join(dir, "client32")}
-	for _, name := range []string{"rawsend", "recvmeta", "sendmeta"} {
+	for _, name := range []string{"rawsend", "recvmeta", "sendmeta", "tcpmeta"} {
 		built[name] = filepath.Join(dir, name)
 		if _, err := command(ctx, "", nil, "cc", "-static", "-Wall", "-Wextra", "-Werror",
-			"-o", built[name], filepath.Join(root, "examples/c", name+".c")); err != nil {
+			"-I", filepath.Join(root, "bpf/include"), "-o", built[name], filepath.Join(root, "examples/c", name+".c")); err != nil {
 			return nil, err
 		}
 	}
