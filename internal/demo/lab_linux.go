@@ -58,63 +58,44 @@ type Lab struct {
 // Run calls f in a new lab, prints what the application saw to w and checks it.
 // It leaves nothing behind. f starts servers with Lab.Serve, whose context ends
 // when f returns.
-func Run(ctx context.Context, w io.Writer, f func(context.Context, *Lab) error) (err error) {
-	if err := checkCapabilities(); err != nil {
-		return err
-	}
+func Run(ctx context.Context, w io.Writer, f func(context.Context, *Lab) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done after %v", timeout))
 	defer cancel()
+	return Hosts(policy, func(pair *netlab.Pair, a *bpf.Attachment) (err error) {
+		lab := &Lab{pair: pair}
+		defer func() { err = errors.Join(err, lab.close()) }()
+		if err := lab.setUp(a); err != nil {
+			return err
+		}
+		return lab.show(ctx, w, f)
+	})
+}
 
-	lab := new(Lab)
-	defer func() { err = errors.Join(err, lab.close()) }()
-	if err := lab.setUp(); err != nil {
-		return err
-	}
-	if lab.oneWay != nil {
-		if _, err := fmt.Fprintln(w, "requests only:", lab.oneWay); err != nil {
+// show calls f, prints what came of it, and checks that.
+func (l *Lab) show(ctx context.Context, w io.Writer, f func(context.Context, *Lab) error) error {
+	if l.oneWay != nil {
+		if _, err := fmt.Fprintln(w, "requests only:", l.oneWay); err != nil {
 			return err
 		}
 	}
-	if err := lab.run(ctx, f); err != nil {
-		return errors.Join(err, lab.print(w))
+	if err := l.run(ctx, f); err != nil {
+		return errors.Join(err, l.print(w))
 	}
-	if err := lab.print(w); err != nil {
+	if err := l.print(w); err != nil {
 		return err
 	}
-	if err := lab.check(); err != nil {
+	if err := l.check(); err != nil {
 		return err
 	}
 	replies := " and their replies"
-	if lab.oneWay != nil {
+	if l.oneWay != nil {
 		replies = ""
 	}
-	_, err = fmt.Fprintf(w, "ok: the metadata of %d messages%s is what it should be\n", len(lab.sent), replies)
+	_, err := fmt.Fprintf(w, "ok: the metadata of %d messages%s is what it should be\n", len(l.sent), replies)
 	return err
 }
 
-func (l *Lab) setUp() error {
-	cg, err := netlab.NewCgroup("sockmeta-demo")
-	if err != nil {
-		return err
-	}
-	l.cleanup = append(l.cleanup, cg.Close)
-	// Before there are sockets: theirs is the cgroup that the programs are
-	// attached to.
-	leave, err := cg.Enter()
-	if err != nil {
-		return err
-	}
-	l.cleanup = append(l.cleanup, leave)
-	a, err := bpf.Attach(bpf.Options{Cgroup: cg.Path(), Policy: &policy})
-	if err != nil {
-		return err
-	}
-	l.cleanup = append(l.cleanup, a.Close)
-
-	if l.pair, err = netlab.NewPair(); err != nil {
-		return err
-	}
-	l.cleanup = append(l.cleanup, l.pair.Close)
+func (l *Lab) setUp(a *bpf.Attachment) (err error) {
 	if l.ifindex, err = netlab.Index(l.pair.Server, l.pair.ServerIf); err != nil {
 		return err
 	}
