@@ -51,6 +51,22 @@ enum sockmeta_format {
 	SOCKMETA_FORMAT_RAW = 2,
 };
 
+/* Keys 1 to 15 have a meaning in every program (see the comments), 16 to 127
+ * are yours, 128 to 254 are kept for keys by name, 0 is padding.
+ */
+enum sockmeta_key {
+	SOCKMETA_KEY_PAD = 0,
+	SOCKMETA_KEY_PACKET_ID = 1,	/* u64, CPU in the upper 16 bits, counts up on each */
+	SOCKMETA_KEY_KTIME = 2,		/* u64, ns, CLOCK_MONOTONIC */
+	SOCKMETA_KEY_SERVICE_ID = 3,	/* u32 */
+	SOCKMETA_KEY_TRACE_ID = 4,	/* 16 bytes, as in W3C Trace Context */
+	SOCKMETA_KEY_TUNNEL_ID = 5,	/* u64, VNI or GRE key */
+	SOCKMETA_KEY_SENDER = 6,	/* TLVs that the sender, on this host, gave; receivers only */
+	SOCKMETA_KEY_USER = 16,
+	SOCKMETA_KEY_DYNAMIC = 128,
+	SOCKMETA_KEY_ANCHOR = 255,
+};
+
 /* sockmeta_record.valid */
 enum sockmeta_valid {
 	SOCKMETA_VALID_TSTAMP = 1 << 0,

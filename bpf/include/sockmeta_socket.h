@@ -16,7 +16,7 @@
  *
  *	recvmsg(fd, &msg, 0);
  *	if (!sockmeta_socket_record(fd, &msg, &rec))
- *		service = sockmeta_value(&rec, 3, &len);
+ *		service = sockmeta_value(&rec, SOCKMETA_KEY_SERVICE_ID, &len);
  *
  * What it does, for those who do it by themselves. The datagram's handle comes where
  * its time would: in the first of the three times of SCM_TIMESTAMPING. So the socket
@@ -226,7 +226,7 @@ static inline const void *sockmeta_next_value(const struct sockmeta_record *rec,
 			break;
 		*at += (*len + 2 + 3) & ~3U;
 		/* padding, and the anchor that ends the producer's values */
-		if (*key && *key != 255)
+		if (*key != SOCKMETA_KEY_PAD && *key != SOCKMETA_KEY_ANCHOR)
 			return tlv + 2;
 	}
 	return NULL;
