@@ -7,10 +7,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/sockmeta/sockmeta-go/bpf/include"
@@ -115,55 +113,4 @@ func TestWriteDirFails(t *testing.T) {
 	if left, err := os.ReadDir(occupied); err != nil || len(left) != 1 {
 		t.Errorf("after the error the directory has %v, %v", left, err)
 	}
-}
-
-// TestVendor has a module of somebody else's keep the headers by importing the package,
-// and find them by the command that docs/guide-c.md has for it.
-func TestVendor(t *testing.T) {
-	tool, err := exec.LookPath("go")
-	if err != nil {
-		t.Skip(err)
-	}
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum, err := os.ReadFile(filepath.Join(root, "go.sum"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	const module = "github.com/sockmeta/sockmeta-go"
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"go.mod": "module example.org/theirs\n\ngo 1.26.0\n\nrequire " + module + " v0.0.0\n\nreplace " + module + " => " + root + "\n",
-		"go.sum": string(sum),
-		"gen.go": "package theirs\n\nimport _ \"" + module + "/bpf/include\"\n",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	run := func(args ...string) string {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), tool, args...)
-		cmd.Dir = dir
-		// Neither the tree's workspace nor anybody's flags are about this module.
-		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	run("mod", "tidy")
-	run("mod", "vendor")
-	got := run("list", "-f", "{{.Dir}}", module+"/bpf/include")
-	want, err := filepath.EvalSymlinks(filepath.Join(dir, "vendor", filepath.FromSlash(module), "bpf", "include"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err = filepath.EvalSymlinks(got); err != nil || got != want {
-		t.Errorf("the headers are in %s, want %s: %v", got, want, err)
-	}
-	checkDir(t, want)
 }

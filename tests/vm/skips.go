@@ -47,8 +47,8 @@ var justifiedSkips = []struct {
 	},
 	{
 		regexp.MustCompile(`^[\d.]+$`),
-		regexp.MustCompile(`^bpf/include TestVendor$`),
-		"the machine has no go command, to vendor with",
+		regexp.MustCompile(`^bpf/include TestGuide`),
+		"the machine has no sources and no compilers",
 	},
 	{
 		regexp.MustCompile(`^[\d.]+(\+native)?$`),
