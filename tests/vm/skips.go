@@ -56,6 +56,11 @@ var justifiedSkips = []struct {
 		"the machine has no compiler",
 	},
 	{
+		regexp.MustCompile(`^[\d.]+(\+native)?$`),
+		regexp.MustCompile(`^tests Test(TruthTCPFirstMove|TruthForgedBefore)$`),
+		"the machine has one CPU",
+	},
+	{
 		regexp.MustCompile(`^[\d.]+$`),
 		regexp.MustCompile(`^internal/btforder `),
 		"the machine has no sources, and so no objects of theirs",
