@@ -72,7 +72,8 @@ func TestTruthTCPLostAtEnd(t *testing.T) {
 
 // TestTruthTCPFirstMove asks while the first record moves out of the ring.
 func TestTruthTCPFirstMove(t *testing.T) {
-	if runtime.NumCPU() < 2 {
+	cpus := readCPUs(t, "online")
+	if len(cpus) < 2 {
 		t.Skip("needs 2 CPUs: the segment comes while getsockopt looks")
 	}
 	lab := newTruthLab(t)
@@ -86,7 +87,7 @@ func TestTruthTCPFirstMove(t *testing.T) {
 		set.Set(cpu)
 		return unix.SchedSetaffinity(0, &set)
 	}
-	must(t, runOn(0))
+	must(t, runOn(cpus[0]))
 	answers := 0
 	for i := range testutil.Scale(500) {
 		c := lab.accept(lab.dial(uint16(20000+i), 0))
@@ -115,7 +116,7 @@ func TestTruthTCPFirstMove(t *testing.T) {
 			defer close(done)
 			// It ends with the goroutine.
 			runtime.LockOSThread()
-			if err := runOn(1); err != nil {
+			if err := runOn(cpus[1]); err != nil {
 				t.Error(err)
 			}
 			for !stop.Load() {

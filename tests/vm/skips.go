@@ -37,7 +37,7 @@ var justifiedSkips = []struct {
 	},
 	{
 		regexp.MustCompile(`\+native$`),
-		regexp.MustCompile(`^tests Test(Grant|UDPAllocsOverrun|UDPMessageOfNothing|TracingSupport|TruthSlots(ShortRings|Overlap))$`),
+		regexp.MustCompile(`^tests Test(Grant|UDPAllocsOverrun|UDPMessageOfNothing|TracingSupport|TruthSlots(ShortRings|Overlap)|TruthForgedBefore)$`),
 		"they are about the handle tier",
 	},
 	{
@@ -54,11 +54,6 @@ var justifiedSkips = []struct {
 		regexp.MustCompile(`^[\d.]+(\+native)?$`),
 		regexp.MustCompile(`^tests TestCEnable$`),
 		"the machine has no compiler",
-	},
-	{
-		regexp.MustCompile(`^[\d.]+(\+native)?$`),
-		regexp.MustCompile(`^tests Test(TruthTCPFirstMove|TruthForgedBefore)$`),
-		"the machine has one CPU",
 	},
 	{
 		regexp.MustCompile(`^[\d.]+$`),
