@@ -64,26 +64,26 @@ func TestArrivalCut(t *testing.T) {
 	other := cmsg.Append(nil, solSocket, 99, []byte("data"))
 	record := cmsg.Append(other, cmsg.SOL_BPF, cmsg.SCM_RECORD, make([]byte, 64))
 	for _, tt := range []struct {
-		name   string
-		native bool
-		oob    []byte
-		flags  int
-		room   int
-		want   error
+		name    string
+		carrier carrier
+		oob     []byte
+		flags   int
+		room    int
+		want    error
 		// caller are the flags that the caller sees.
 		caller int
 	}{
-		{"no record", true, other, 0, 64, ErrNoMetadata, 0},
-		{"cut", true, other, msgCtrunc, 64, ErrTruncated, 0},
-		{"cut, and another", true, other, msgCtrunc, 8, ErrTruncated, msgCtrunc},
-		{"cut behind the record", true, record, msgCtrunc, 0, cmsg.ErrVersion, msgCtrunc},
-		{"cut, by the handle", false, other, msgCtrunc, 0, ErrNoMetadata, msgCtrunc},
+		{"no record", new(native), other, 0, 64, ErrNoMetadata, 0},
+		{"cut", new(native), other, msgCtrunc, 64, ErrTruncated, 0},
+		{"cut, and another", new(native), other, msgCtrunc, 8, ErrTruncated, msgCtrunc},
+		{"cut behind the record", new(native), record, msgCtrunc, 0, cmsg.ErrVersion, msgCtrunc},
+		{"cut, by the handle", new(mapped), other, msgCtrunc, 0, ErrNoMetadata, msgCtrunc},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := &UDPConn{sock: socket{native: tt.native, raw: raw}, errNoMetadata: ErrNoMetadata, udp: u}
+			c := &UDPConn{carrier: static{tt.carrier}, sock: socket{raw: raw}, errNoMetadata: ErrNoMetadata, udp: u}
 			var md cmsg.Metadata
-			a := c.arrival(tt.oob, tt.flags)
-			if _, err := c.record(a, &md); !errors.Is(err, tt.want) || !md.IsEmpty() {
+			a := c.carrier.locate(tt.oob, tt.flags)
+			if err := c.fetch(&came{arrival: a, md: &md}); !errors.Is(err, tt.want) || !md.IsEmpty() {
 				t.Errorf("got %v, %v; want %v", &md, err, tt.want)
 			}
 			if got := a.callersFlags(tt.flags, tt.room); got != tt.caller {
@@ -105,12 +105,11 @@ func TestArrivalRemembered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &UDPConn{sock: socket{native: true, raw: raw}, errNoMetadata: ErrNoMetadata, udp: u}
+	c := &UDPConn{carrier: static{new(native)}, sock: socket{raw: raw}, errNoMetadata: ErrNoMetadata, udp: u}
 	check := func(when string, mark uint32, want error) {
 		t.Helper()
 		for range 2 {
-			var md cmsg.Metadata
-			err := c.lastMetadata(&md)
+			md, err := c.Metadata()
 			if !errors.Is(err, want) || (want == nil) != (err == nil) {
 				t.Errorf("%s: %v, want %v", when, err, want)
 			}
@@ -127,14 +126,14 @@ func TestArrivalRemembered(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.remember(arrival{record: record})
+		c.carrier.remember(&arrival{record: record})
 		clear(record)
 		check("after a record", mark, nil)
 	}
-	c.remember(arrival{cut: true})
+	c.carrier.remember(&arrival{cut: true})
 	check("after one that was cut", 0, ErrTruncated)
-	c.remember(arrival{record: []byte{}})
+	c.carrier.remember(&arrival{record: []byte{}})
 	check("after an empty one", 0, ErrTruncated)
-	c.remember(arrival{handle: abi.HandleBit | 1})
+	c.carrier.remember(&arrival{handle: abi.HandleBit | 1})
 	check("after none", 0, ErrNoMetadata)
 }

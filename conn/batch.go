@@ -58,6 +58,23 @@ type Message struct {
 	Err error
 }
 
+// A batch is the messages of one call that reads, in one of two forms; the other is
+// nil.
+type batch struct {
+	plain []ipv4.Message
+	meta  []Message
+}
+
+func (ms batch) len() int { return len(ms.plain) + len(ms.meta) }
+
+// oob returns the caller's buffer for the control messages of message i.
+func (ms batch) oob(i int) []byte {
+	if ms.meta != nil {
+		return ms.meta[i].OOB
+	}
+	return ms.plain[i].OOB
+}
+
 // ReadBatch reads up to len(ms) datagrams by one system call, recvmmsg(2), as
 // golang.org/x/net/ipv4.PacketConn.ReadBatch and its ipv6 twin do: it waits for the
 // first, and returns how many there were. flags are those of recvmsg(2), such as
@@ -81,7 +98,7 @@ func (c *UDPConn) ReadBatch(ms []ipv4.Message, flags int) (n int, err error) {
 	if len(ms) == 0 {
 		return 0, nil
 	}
-	return c.readBatch(ms[:min(len(ms), maxBatch)], flags)
+	return c.readBatch(batch{plain: ms[:min(len(ms), maxBatch)]}, flags)
 }
 
 // WriteBatch sends up to len(ms) datagrams by one system call, sendmmsg(2), as
@@ -119,7 +136,7 @@ func (c *UDPConn) ReadBatchMetadata(ms []Message, flags int) (n int, err error) 
 	if len(ms) == 0 {
 		return 0, nil
 	}
-	return c.readBatchMetadata(ms[:min(len(ms), maxBatch)], flags)
+	return c.readBatch(batch{meta: ms[:min(len(ms), maxBatch)]}, flags)
 }
 
 // WriteBatchMetadata is WriteBatch with metadata for each datagram, as

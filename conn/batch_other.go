@@ -11,17 +11,12 @@ type (
 	groState   struct{}
 )
 
-func (c *UDPConn) readBatch(ms []ipv4.Message, flags int) (int, error) {
-	return ipv4.NewPacketConn(c.udp).ReadBatch(ms[:1], flags)
-}
-
-func (c *UDPConn) writeBatch(ms []ipv4.Message, flags int) (int, error) {
-	return ipv4.NewPacketConn(c.udp).WriteBatch(ms[:1], flags)
-}
-
-// readBatchMetadata reads one datagram; flags mean nothing to package net.
-func (c *UDPConn) readBatchMetadata(ms []Message, _ int) (n int, err error) {
-	m := &ms[0]
+// readBatch reads one datagram; flags mean nothing to package net.
+func (c *UDPConn) readBatch(ms batch, flags int) (n int, err error) {
+	if ms.meta == nil {
+		return ipv4.NewPacketConn(c.udp).ReadBatch(ms.plain[:1], flags)
+	}
+	m := &ms.meta[0]
 	m.Metadata.Reset()
 	m.SegmentSize = 0
 	m.N, m.NN, m.Flags, m.Addr, err = c.udp.ReadMsgUDPAddrPort(m.Buf, m.OOB)
@@ -30,6 +25,10 @@ func (c *UDPConn) readBatchMetadata(ms []Message, _ int) (n int, err error) {
 	}
 	m.Err = c.errNotSupported
 	return 1, nil
+}
+
+func (c *UDPConn) writeBatch(ms []ipv4.Message, flags int) (int, error) {
+	return ipv4.NewPacketConn(c.udp).WriteBatch(ms[:1], flags)
 }
 
 // writeBatchMetadata sends one datagram, without its metadata.

@@ -5,7 +5,6 @@ package conn
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"syscall"
 )
 
@@ -43,14 +42,6 @@ func (s Segments) String() string {
 		return "whole"
 	}
 	return fmt.Sprintf("Segments(%d)", int(s))
-}
-
-// A segment is what was read besides the payload.
-type segment struct {
-	n, nn, flags int
-	addr         netip.AddrPort
-	// err is that of the metadata.
-	err error
 }
 
 // SetGRO lets the kernel merge the datagrams that the connection receives. It needs

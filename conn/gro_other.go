@@ -5,6 +5,7 @@
 package conn
 
 import (
+	"net/netip"
 	"syscall"
 
 	"github.com/sockmeta/sockmeta-go/cmsg"
@@ -22,6 +23,6 @@ func (c *UDPConn) setGRO(s Segments) error {
 
 func (*UDPConn) splits() bool { return false }
 
-func (*UDPConn) readSegment(string, []byte, []byte, *cmsg.Metadata) (msg segment, ok bool, err error) {
-	return segment{}, false, nil
+func (*UDPConn) readSegment(call, []byte, []byte, *cmsg.Metadata) (n, oobn, flags int, addr netip.AddrPort, err error) {
+	return 0, 0, 0, netip.AddrPort{}, syscall.EINVAL
 }

@@ -38,8 +38,9 @@ type mmsg struct {
 	slots []int
 	errs  []error
 	// md is for one record at a time.
-	md    cmsg.Metadata
-	asked asked
+	md cmsg.Metadata
+	// socket is what the socket's application asks of SO_TIMESTAMPING.
+	socket tsFlags
 
 	flags int
 	n     int
@@ -73,7 +74,7 @@ func newMmsg(n, iovs, oob int) *mmsg {
 		m.oob = resident(oob)
 	}
 	m.oob = m.oob[:oob]
-	m.iov, m.cut, m.asked = 0, 0, asked{}
+	m.iov, m.cut, m.socket = 0, 0, tsFlags{}
 	return m
 }
 

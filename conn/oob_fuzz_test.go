@@ -44,7 +44,7 @@ func FuzzTranslate(f *testing.F) {
 			return
 		}
 		buf := bytes.Repeat([]byte{0xEE}, size+16)
-		n, _ := c.translate(buf[:size:size], got, &came{arrival: c.arrival(got, 0), md: new(cmsg.Metadata), asked: new(asked)})
+		n, _ := c.translate(buf[:size:size], &came{arrival: c.carrier.locate(got, 0), got: got, md: new(cmsg.Metadata), socket: new(tsFlags)})
 		if n > size || !bytes.Equal(buf[size:], bytes.Repeat([]byte{0xEE}, 16)) {
 			t.Fatalf("%d bytes into %d", n, size)
 		}

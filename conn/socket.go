@@ -16,15 +16,13 @@ type socket struct {
 	raw syscall.RawConn
 	// instance is the attachment that has the socket.
 	instance uint64
-	// slots are nil where the kernel is asked; unmapped says why it has to be.
-	slots    *bpf.Slots
+	// carrier brings the records of datagrams; nil for TCP.
+	carrier carrier
+	tier    Tier
+	// mapped says that the receive map is mapped, unmapped why it is not.
+	mapped   bool
 	unmapped error
-	// id is what the slots know the socket by.
-	id uint64
-	// tracing says that raw control messages are read, native that records come as
-	// such, too.
-	tracing, native bool
-	err             error // not nil: why there is no metadata
+	err      error // not nil: why there is no metadata
 }
 
 // What becomes of a socket that opted in.
@@ -95,12 +93,11 @@ func (s *socket) support() Support {
 	if err != nil {
 		return Support{Missing: []Missing{{TierHandle, err}, tracing, native}}
 	}
-	have := Support{Tier: TierHandle, Mapped: s.slots != nil, Unmapped: s.unmapped, Missing: []Missing{tracing, native}}
-	switch {
-	case s.native:
-		have.Tier, have.Missing = TierNative, nil
-	case s.tracing:
-		have.Tier, have.Missing = TierTracing, have.Missing[1:]
+	have := Support{Tier: s.tier, Mapped: s.mapped, Unmapped: s.unmapped}
+	for _, better := range []Missing{tracing, native} {
+		if better.Tier > have.Tier {
+			have.Missing = append(have.Missing, better)
+		}
 	}
 	return have
 }

@@ -48,9 +48,9 @@ func (s *socket) optIn(fd int, udp bool, receiveMap string) (err error) {
 		return err
 	}
 	s.instance = info.Instance
-	s.tracing = info.Features&abi.FeatureTracing != 0
-	s.native = info.Features&abi.FeatureNative != 0
-	if udp && s.native {
+	s.tier = tierOf(info.Features)
+	if udp && s.tier == TierNative {
+		s.carrier = &native{}
 		return bpf.EnableSocketCmsg(fd, ts.flags)
 	}
 	if udp {
@@ -62,11 +62,29 @@ func (s *socket) optIn(fd int, udp bool, receiveMap string) (err error) {
 			return err
 		}
 	}
-	s.slots, s.unmapped = bpf.FindSlots(info, receiveMap)
-	if udp && s.slots != nil {
-		s.id, err = bpf.SocketID(fd, info)
+	slots, err := bpf.FindSlots(info, receiveMap)
+	s.mapped, s.unmapped = slots != nil, err
+	switch {
+	case !udp:
+		return nil
+	case slots == nil:
+		s.carrier = &asked{raw: s.raw}
+		return nil
 	}
+	id, err := bpf.SocketID(fd, info)
+	s.carrier = &mapped{slots: slots, id: id}
 	return err
+}
+
+// tierOf returns the tier of an attachment with these features.
+func tierOf(features uint32) Tier {
+	switch {
+	case features&abi.FeatureNative != 0:
+		return TierNative
+	case features&abi.FeatureTracing != 0:
+		return TierTracing
+	}
+	return TierHandle
 }
 
 func ownCgroup() string {

@@ -33,6 +33,14 @@ func (s *source) addrPort() netip.AddrPort {
 	return s.port
 }
 
+// udpAddr returns nil where the kernel gave no address.
+func (s *source) udpAddr() net.Addr {
+	if s == nil {
+		return nil
+	}
+	return s.udp
+}
+
 // A sourceKey is the address as the kernel gives it.
 type sourceKey struct{ high, low, rest uint64 }
 

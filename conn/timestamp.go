@@ -9,19 +9,9 @@ import (
 	"github.com/sockmeta/sockmeta-go/cmsg"
 )
 
-// Room for control messages. The kernel puts those of SO_TIMESTAMP (32 bytes)
-// and SO_TIMESTAMPING (64) first, then all others (net/socket.c,
-// sock_recv_timestamp).
-const (
-	ownOOB   = 128
-	plainOOB = 128
-)
-
-// MSG_CTRUNC, the flags of include/uapi/linux/net_tstamp.h, and the size of
+// The flags of include/uapi/linux/net_tstamp.h, and the size of
 // struct scm_timestamping64.
 const (
-	msgCtrunc = 0x8
-
 	tsRxHardware  = 1 << 2
 	tsRxSoftware  = 1 << 3
 	tsSoftware    = 1 << 4
@@ -32,10 +22,13 @@ const (
 	timespecLen     = 16
 )
 
+// A kind is what a control message is to those who hand it on.
 type kind int
 
 const (
 	kindOther kind = iota
+	// kindOwn is the carrier's, and not for the caller.
+	kindOwn
 	kindTimestamping
 	kindTimeval
 	kindTimespec

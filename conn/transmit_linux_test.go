@@ -17,10 +17,8 @@ var errUnsupported = fmt.Errorf("%w: as the test has it", ErrNotSupported)
 // unsupported returns a connection as NewUDPConn makes it where there is no
 // metadata.
 func unsupported(c *net.UDPConn) *UDPConn {
-	return &UDPConn{
-		udp: c, sock: socket{err: errUnsupported},
-		errNotSupported: opError("metadata", c, errUnsupported),
-	}
+	err := opError("metadata", c, errUnsupported)
+	return &UDPConn{udp: c, sock: socket{err: errUnsupported}, carrier: static{none{err}}, errNotSupported: err}
 }
 
 // A senderPair sends to a plain socket, by a socket without a peer, or with.

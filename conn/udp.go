@@ -23,14 +23,17 @@ var (
 //
 // Multiple goroutines may call its methods at the same time.
 type UDPConn struct {
-	udp  *net.UDPConn
-	sock socket
+	// Each read looks at these, which share a cache line.
 
-	// handle of the datagram that the last Read* returned, 0 for none.
-	last        atomic.Uint64
-	lastArrival lastArrival
+	udp *net.UDPConn
+	// carrier brings the records of datagrams; room is what it says, once.
+	carrier static
+	room    int
 	// wantCmsg is set by SetMetadataMessage.
 	wantCmsg atomic.Bool
+	gro      groState
+
+	sock socket
 	// tx is nil until metadata is sent.
 	tx atomic.Pointer[transmitter]
 	// peer is the remote address where net takes a connected socket for one
@@ -40,7 +43,6 @@ type UDPConn struct {
 	detached detached
 	// batch is what ReadBatch and its like need.
 	batch batchState
-	gro   groState
 
 	// What ReadMetadata returns, made here so that it allocates nothing when
 	// metadata is lost, which happens under load.
@@ -61,6 +63,10 @@ func NewGrantedUDPConn(c *net.UDPConn, receiveMap string) *UDPConn {
 	}
 	u := &UDPConn{udp: c, sock: prepareConn(c, true, receiveMap)}
 	u.errNotSupported = opError("metadata", c, u.sock.err)
+	if u.carrier = (static{u.sock.carrier}); u.sock.err != nil {
+		u.carrier = static{none{u.errNotSupported}}
+	}
+	u.room = u.carrier.room()
 	u.errNoMetadata = opError("metadata", c, ErrNoMetadata)
 	u.errOverrun = opError("metadata", c, ErrOverrun)
 	return u
@@ -133,61 +139,6 @@ func (c *UDPConn) File() (*os.File, error) {
 		return nil, syscall.EINVAL
 	}
 	return c.plain().File()
-}
-
-// Read reads a datagram from the remote address, or from any where there is
-// none.
-func (c *UDPConn) Read(b []byte) (int, error) {
-	// net returns at once for an empty buffer, and leaves the datagram.
-	if len(b) == 0 || !c.ok() || c.sock.err != nil && !c.splits() {
-		return c.plain().Read(b)
-	}
-	n, _, err := c.read("read", b)
-	return n, err
-}
-
-// ReadFrom reads a datagram and returns its source, a *net.UDPAddr.
-func (c *UDPConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, addr, err := c.readFromUDP(b, &net.UDPAddr{})
-	if addr == nil {
-		return n, nil, err
-	}
-	return n, addr, err
-}
-
-// ReadFromUDP is ReadFrom with a concrete address.
-func (c *UDPConn) ReadFromUDP(b []byte) (n int, addr *net.UDPAddr, err error) {
-	// Small enough to be inlined, so that an address that does not escape
-	// the caller is not allocated.
-	return c.readFromUDP(b, &net.UDPAddr{})
-}
-
-func (c *UDPConn) readFromUDP(b []byte, addr *net.UDPAddr) (int, *net.UDPAddr, error) {
-	n, from, err := c.ReadFromUDPAddrPort(b)
-	if !from.IsValid() {
-		return n, nil, err
-	}
-	*addr = net.UDPAddr{IP: from.Addr().AsSlice(), Port: int(from.Port()), Zone: from.Addr().Zone()}
-	return n, addr, err
-}
-
-// ReadFromUDPAddrPort reads a datagram and returns its source. Over IPv4 on a
-// socket that is open for both families, the source is an IPv4-mapped IPv6
-// address, as with net.UDPConn.
-func (c *UDPConn) ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err error) {
-	if !c.ok() || c.sock.err != nil && !c.splits() {
-		return c.plain().ReadFromUDPAddrPort(b)
-	}
-	return c.read("recvfrom", b)
-}
-
-// ReadMsgUDP is ReadMsgUDPAddrPort with a *net.UDPAddr.
-func (c *UDPConn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
-	n, oobn, flags, from, err := c.ReadMsgUDPAddrPort(b, oob)
-	if from.IsValid() {
-		addr = net.UDPAddrFromAddrPort(from)
-	}
-	return n, oobn, flags, addr, err
 }
 
 // Write sends a datagram to the remote address.

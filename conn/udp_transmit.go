@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,22 +27,6 @@ type transmitter struct {
 	epoch   uint64
 	err     error   // not nil: why metadata cannot be sent
 	checked checked // that it is still true
-}
-
-// checkEvery is for how long a sender takes it for granted that the programs are
-// there, and that SO_TXTIME has the clock that it had: nothing tells him, and asking
-// for each datagram would cost a tenth of it. Readers do so, too.
-const checkEvery = 100 * time.Millisecond
-
-var processStart = time.Now()
-
-// checked is when something was last asked, as a time since the process began.
-type checked struct{ atomic.Int64 }
-
-// isDue says whether it is time to ask again, to one of those who call it.
-func (c *checked) isDue() bool {
-	now, last := int64(time.Since(processStart)), c.Load()
-	return now-last > int64(checkEvery) && c.CompareAndSwap(last, now)
 }
 
 func (c *UDPConn) transmitter() *transmitter {
@@ -325,10 +308,6 @@ func hasRecord(oob []byte) (found bool) {
 		found = found || isRecord(m)
 	}
 	return found && it.Err() == nil
-}
-
-func isRecord(m cmsg.Message) bool {
-	return m.Level == cmsg.SOL_BPF && m.Type == cmsg.SCM_RECORD
 }
 
 func (c *UDPConn) writeRecord(b, oob []byte, to destination) (n, oobn int, err error) {
