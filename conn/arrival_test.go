@@ -137,3 +137,31 @@ func TestArrivalRemembered(t *testing.T) {
 	c.carrier.remember(&arrival{handle: abi.HandleBit | 1})
 	check("after none", 0, ErrNoMetadata)
 }
+
+// TestOpenHandleAlone leaves out the handle alone, and nothing else: two of the
+// application's messages may be as long as it is.
+func TestOpenHandleAlone(t *testing.T) {
+	handle := threeTimes([3]uint64{abi.HandleBit | 1})
+	own := cmsg.Append(nil, solSocket, scmTimestampingNew, handle)
+	time := cmsg.Append(nil, solSocket, scmTimestampnsNew, handle[:timespecLen])
+	other := cmsg.Append(nil, 0, 8, make([]byte, len(own)-len(time)-cmsg.HeaderLen))
+	for _, tt := range []struct {
+		name    string
+		carrier carrier
+		got     []byte
+		want    []byte
+	}{
+		{"handle", new(mapped), own, nil},
+		{"handle and another", new(mapped), append(bytes.Clone(own), other...), other},
+		{"as long as a handle", new(native), append(bytes.Clone(time), other...), other},
+	} {
+		c := &UDPConn{carrier: static{tt.carrier}, errNoMetadata: ErrNoMetadata}
+		c.detached.err.Store(&c.errNoMetadata)
+		var md cmsg.Metadata
+		oob := make([]byte, 128)
+		n, flags := c.open(&came{arrival: tt.carrier.locate(tt.got, 0), got: tt.got, md: &md, socket: &tsFlags{known: true}}, oob)
+		if !bytes.Equal(oob[:n], tt.want) || flags != 0 {
+			t.Errorf("%s: % x, %#x; want % x", tt.name, oob[:n], flags, tt.want)
+		}
+	}
+}
