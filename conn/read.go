@@ -23,7 +23,7 @@ func (c call) String() string { return [...]string{"read", "recvfrom", "recvmsg"
 
 // reads says whether c has a part in reading. Otherwise package net reads alone: c is no
 // connection, or a plain one, whose control messages are all the caller's.
-func (c *UDPConn) reads() bool { return c.ok() && (c.room > 0 || c.splits()) }
+func (c *UDPConn) reads() bool { return c != nil && (c.room > 0 || c.splits()) }
 
 // read reads one datagram. md is nil if the caller does not want the metadata. If the
 // caller does, err may be about it alone.

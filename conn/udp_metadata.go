@@ -18,19 +18,18 @@ import (
 //
 // The last call is the last of any goroutine: where several read from the
 // connection, use ReadMetadata.
-func (c *UDPConn) Metadata() (cmsg.Metadata, error) {
+func (c *UDPConn) Metadata() (md cmsg.Metadata, err error) {
 	if !c.ok() {
-		return cmsg.Metadata{}, syscall.EINVAL
+		return md, syscall.EINVAL
 	}
-	var md cmsg.Metadata
-	err := c.carrier.recall(&md)
-	if err == nil {
+	if err = c.carrier.recall(&md); err == nil {
 		return md, nil
 	}
+	md.Reset()
 	if err = c.absent(err); err == c.errNoMetadata {
 		err = c.askDetached()
 	}
-	return cmsg.Metadata{}, err
+	return md, err
 }
 
 // SetMetadataMessage sets whether ReadMsgUDP, ReadMsgUDPAddrPort and batches add

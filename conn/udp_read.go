@@ -89,17 +89,17 @@ func (c *UDPConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr ne
 // are those of a datagram, and md is empty. Other errors are those of
 // net.UDPConn.ReadFromUDPAddrPort. Where md is nil, it is ReadFromUDPAddrPort.
 func (c *UDPConn) ReadMetadata(b []byte, md *cmsg.Metadata) (n int, addr netip.AddrPort, err error) {
-	if md == nil || !c.ok() {
-		return c.ReadFromUDPAddrPort(b)
-	}
-	md.Reset()
-	if !c.reads() {
-		n, addr, err = c.udp.ReadFromUDPAddrPort(b)
-		if err == nil {
-			err = c.carrier.recall(md)
+	if md == nil || !c.reads() {
+		n, addr, err = c.ReadFromUDPAddrPort(b)
+		if md != nil && c.ok() {
+			md.Reset()
+			if err == nil {
+				err = c.carrier.recall(md)
+			}
 		}
 		return n, addr, err
 	}
+	md.Reset()
 	n, _, _, addr, err = c.read(callRecvfrom, b, nil, md)
 	return n, addr, err
 }
