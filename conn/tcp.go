@@ -76,7 +76,8 @@ func (c *TCPConn) ok() bool { return c.plain().LocalAddr() != nil }
 // with cmsg.FlagAggregate stands for segments that GRO merged.
 //
 // The newest 16 segments that wait unread are logged at the socket, up to 8192 more
-// in receive slots (bpf.Options.SlotsPerCPU), which newer packets may take from them.
+// in receive slots (bpf.Options.SlotsPerCPU), which newer packets may take from them,
+// and so may other connections if more than 256 have more than 16.
 // What is lost so is ErrOverrun.
 // The error is ErrNoMetadata if nothing has been read, and for bytes that came
 // before the connection opted in. What was in the receive window then is unproven.
