@@ -28,9 +28,15 @@ var (
 //
 // Multiple goroutines may call its methods at the same time.
 type TCPConn struct {
+	// A copy of *tcp, which has the same descriptor.
+	tcpConn
 	tcp  *net.TCPConn
 	sock socket
 }
+
+// tcpConn is embedded for what package net asks of its own types alone, by unexported
+// methods: net.Buffers writes to it by writev(2).
+type tcpConn = net.TCPConn
 
 // NewTCPConn wraps c, which must not be used by itself any more, and opts it in
 // to metadata where that has not been done (Prepare). A connection that is open
@@ -39,7 +45,7 @@ func NewTCPConn(c *net.TCPConn) *TCPConn {
 	if c == nil {
 		return &TCPConn{}
 	}
-	return &TCPConn{tcp: c, sock: prepareConn(c, false, "")}
+	return &TCPConn{tcpConn: *c, tcp: c, sock: prepareConn(c, false, "")}
 }
 
 // Support says what the connection can do now, and why not more.

@@ -71,7 +71,7 @@ func (l *TCPListener) AcceptTCP() (*TCPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &TCPConn{tcp: c, sock: l.sock}
+	t := &TCPConn{tcpConn: *c, tcp: c, sock: l.sock}
 	if t.sock.raw, err = c.SyscallConn(); err != nil {
 		t.sock.err = err
 	}
