@@ -68,18 +68,27 @@ func (a *Attachment) ended() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, l := range a.links {
-		if f, ok := l.(interface{ FD() int }); ok {
-			if cgroup, ok := cgroupOfLink(f.FD()); ok {
-				return cgroup == 0
-			}
+		// Of links that the loader has made itself, it does not know that.
+		if i, err := askLink(l); err == nil && i.typ == link.CgroupType {
+			return i.cgroup == 0
 		}
 	}
 	return false
 }
 
-// cgroupOfLink returns the number of the cgroup that a link attaches to, 0 when it is
-// gone. Of links that the loader has made itself, it does not know that.
-func cgroupOfLink(fd int) (uint64, bool) {
+// linkInfo is what the kernel says of a link.
+type linkInfo struct {
+	typ    link.Type
+	id     link.ID
+	cgroup uint64 // that it attaches to, 0 when that is gone
+}
+
+// askLink asks the kernel: the loader's errors hide the kernel's.
+func askLink(l link.Link) (linkInfo, error) {
+	f, ok := l.(interface{ FD() int })
+	if !ok {
+		return linkInfo{}, fmt.Errorf("%T: %w", l, errors.ErrUnsupported)
+	}
 	// struct bpf_link_info
 	var info struct {
 		typ, id, prog uint32
@@ -90,12 +99,12 @@ func cgroupOfLink(fd int) (uint64, bool) {
 	attr := struct {
 		fd, size uint32
 		info     uint64
-	}{fd: uint32(fd), size: uint32(unsafe.Sizeof(info))}
+	}{fd: uint32(f.FD()), size: uint32(unsafe.Sizeof(info))}
 	var pinned pinner
 	defer pinned.Unpin()
 	attr.info = pinned.address(unsafe.Pointer(&info))
 	if _, err := bpfCall(unix.BPF_OBJ_GET_INFO_BY_FD, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); err != nil {
-		return 0, false
+		return linkInfo{}, fmt.Errorf("link info: %w", err)
 	}
-	return info.cgroup, link.Type(info.typ) == link.CgroupType
+	return linkInfo{link.Type(info.typ), link.ID(info.id), info.cgroup}, nil
 }

@@ -190,11 +190,11 @@ func (a *Attachment) takeMaps(of ebpf.ProgramID) error {
 func (a *Attachment) publishLinks() error {
 	ids := a.maps[linksName]
 	for i, l := range a.links {
-		info, err := l.Info()
+		info, err := askLink(l)
 		if err != nil {
-			return fmt.Errorf("link: %w", err)
+			return fmt.Errorf("links map: %w", err)
 		}
-		if err := ids.Put(uint32(i), info.ID); err != nil {
+		if err := ids.Put(uint32(i), info.id); err != nil {
 			return fmt.Errorf("links map: %w", err)
 		}
 	}

@@ -364,6 +364,7 @@ var (
 		unix.BPF_MAP_UPDATE_ELEM:    "update",
 		unix.BPF_MAP_LOOKUP_ELEM:    "map",
 		unix.BPF_MAP_FREEZE:         "map",
+		unix.BPF_PROG_BIND_MAP:      "map",
 		unix.BPF_OBJ_GET_INFO_BY_FD: "map",
 	}
 )

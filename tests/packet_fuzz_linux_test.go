@@ -105,7 +105,15 @@ func parsePacket(ethertype uint16, b []byte) (p testprog.FuzzFuzzPacket) {
 		if b[0]>>4 == 4 {
 			return yes(b[9] == proto && !fragment)
 		}
-		return yes(b[6] == proto || b[6] == unix.IPPROTO_HOPOPTS || b[6] == unix.IPPROTO_ROUTING || b[6] == unix.IPPROTO_DSTOPTS)
+		// Options of the sender's own may be in front.
+		next, at := b[6], 40
+		for i := 0; i < 4 && (next == unix.IPPROTO_HOPOPTS || next == unix.IPPROTO_ROUTING || next == unix.IPPROTO_DSTOPTS); i++ {
+			if at+2 > len(b) {
+				return 0
+			}
+			next, at = b[at], at+(int(b[at+1])+1)*8
+		}
+		return yes(next == proto)
 	}
 	p.WholeTcp, p.WholeUdp = whole(unix.IPPROTO_TCP), whole(unix.IPPROTO_UDP)
 
