@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"syscall"
 
 	"github.com/sockmeta/sockmeta-go/conn"
@@ -69,6 +70,45 @@ func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address strin
 	}
 	w := newUDPConn(u, lc.ReceiveMap, lc.GRO)
 	return keepListening[net.PacketConn](w, w.LocalAddr(), lc.Require, missing(w))
+}
+
+// ListenUDP is ListenPacket for the networks udp, udp4 and udp6. The zero laddr is any
+// address and a port that is free.
+func (lc *ListenConfig) ListenUDP(ctx context.Context, network string, laddr netip.AddrPort) (*UDPConn, error) {
+	address, err := listenAddress("udp", network, laddr)
+	if err != nil {
+		return nil, err
+	}
+	p, err := lc.ListenPacket(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return p.(*UDPConn), nil
+}
+
+// ListenTCP is Listen for the networks tcp, tcp4 and tcp6. The zero laddr is any
+// address and a port that is free.
+func (lc *ListenConfig) ListenTCP(ctx context.Context, network string, laddr netip.AddrPort) (*TCPListener, error) {
+	address, err := listenAddress("tcp", network, laddr)
+	if err != nil {
+		return nil, err
+	}
+	l, err := lc.Listen(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*TCPListener), nil
+}
+
+// listenAddress is laddr as package net takes it.
+func listenAddress(kind, network string, laddr netip.AddrPort) (string, error) {
+	if network != kind && network != kind+"4" && network != kind+"6" {
+		return "", &net.OpError{Op: opListen, Net: network, Err: net.UnknownNetworkError(network)}
+	}
+	if !laddr.IsValid() {
+		return ":0", nil
+	}
+	return laddr.String(), nil
 }
 
 func newUDPConn(c *net.UDPConn, receiveMap string, gro Segments) *UDPConn {
@@ -200,3 +240,7 @@ func WrapUDP(c *net.UDPConn) *UDPConn { return conn.NewUDPConn(c) }
 // WrapTCP gives a connection of package net metadata, from the next segment on.
 // It must not be used by itself any more.
 func WrapTCP(c *net.TCPConn) *TCPConn { return conn.NewTCPConn(c) }
+
+// WrapTCPListener gives the connections of a listener of package net metadata. It must
+// not be used by itself any more.
+func WrapTCPListener(l *net.TCPListener) *TCPListener { return conn.NewTCPListener(l) }

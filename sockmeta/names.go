@@ -29,15 +29,22 @@ type (
 	// Flags say how a record came to be and what it may lack.
 	Flags = cmsg.Flags
 
+	// Format says what an area's bytes are.
+	Format = cmsg.Format
+
 	// Support says what a connection can do, and why not more.
 	Support = conn.Support
 	// Tier says by which of the kernel's ways metadata travels.
 	Tier = conn.Tier
+	// Missing says why a tier is not in use.
+	Missing = conn.Missing
 )
 
 // Keys with a meaning in every program. The numbers from KeyUser up to
 // KeyDynamic are the application's own.
 const (
+	KeyPad       = cmsg.KeyPad
+	KeyAnchor    = cmsg.KeyAnchor
 	KeyPacketID  = cmsg.KeyPacketID
 	KeyKtime     = cmsg.KeyKtime
 	KeyServiceID = cmsg.KeyServiceID
@@ -46,6 +53,27 @@ const (
 	KeySender    = cmsg.KeySender
 	KeyUser      = cmsg.KeyUser
 	KeyDynamic   = cmsg.KeyDynamic
+)
+
+// What a record may lack, and how it came to be.
+const (
+	FlagUnanchored   = cmsg.FlagUnanchored
+	FlagDecapsulated = cmsg.FlagDecapsulated
+	FlagUnreadable   = cmsg.FlagUnreadable
+	FlagAggregate    = cmsg.FlagAggregate
+	FlagSynAck       = cmsg.FlagSynAck
+	FlagHandshakeAck = cmsg.FlagHandshakeAck
+	FlagRepeated     = cmsg.FlagRepeated
+	FlagTruncated    = cmsg.FlagTruncated
+	FlagUnproven     = cmsg.FlagUnproven
+	FlagSenderLost   = cmsg.FlagSenderLost
+)
+
+// The formats of an area.
+const (
+	FormatTLV    = cmsg.FormatTLV
+	FormatStruct = cmsg.FormatStruct
+	FormatRaw    = cmsg.FormatRaw
 )
 
 // The tiers, each better than the ones before it.
@@ -76,6 +104,20 @@ var (
 	ErrTruncated = conn.ErrTruncated
 	// ErrRefused: sent without what the policy does not allow it to ask for.
 	ErrRefused = conn.ErrRefused
+)
+
+// What methods of Metadata may say, for errors.Is.
+var (
+	// ErrMalformed: bytes that are no record, or no area.
+	ErrMalformed = cmsg.ErrMalformed
+	// ErrTooLarge: a value or an area that a record has no room for.
+	ErrTooLarge = cmsg.ErrTooLarge
+	// ErrKeyReserved: a key that no application may set.
+	ErrKeyReserved = cmsg.ErrKeyReserved
+	// ErrVersion: a record of another version.
+	ErrVersion = cmsg.ErrVersion
+	// ErrFormat: an area whose format is not what the operation needs.
+	ErrFormat = cmsg.ErrFormat
 )
 
 // IsMetadataError reports whether err is about metadata alone: a call that
