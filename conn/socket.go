@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
+	"github.com/sockmeta/sockmeta-go/internal/abi"
 )
 
 // A socket is what a connection knows of its metadata.
@@ -41,6 +42,34 @@ func (s *socket) attached() error {
 		return nil
 	}
 	return q.err
+}
+
+// findInstance finds the attachment that has the socket.
+func (s *socket) findInstance() (err error) {
+	cerr := s.raw.Control(func(fd uintptr) {
+		var info bpf.Info
+		if info, err = bpf.SocketInfo(int(fd)); err == nil {
+			s.instance, s.tier = info.Instance, tierOf(info.Features)
+		}
+	})
+	if err == nil {
+		err = cerr
+	}
+	if err != nil && !errors.Is(err, ErrNotSupported) {
+		err = fmt.Errorf("%w: %w", ErrNotSupported, err)
+	}
+	return err
+}
+
+// tierOf returns the tier of an attachment with these features.
+func tierOf(features uint32) Tier {
+	switch {
+	case features&abi.FeatureNative != 0:
+		return TierNative
+	case features&abi.FeatureTracing != 0:
+		return TierTracing
+	}
+	return TierHandle
 }
 
 // lost says why the programs did not answer.

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockmeta/sockmeta-go/bpf"
-	"github.com/sockmeta/sockmeta-go/internal/abi"
 	"github.com/sockmeta/sockmeta-go/internal/kerneltypes"
 )
 
@@ -74,17 +73,6 @@ func (s *socket) optIn(fd int, udp bool, receiveMap string) (err error) {
 	id, err := bpf.SocketID(fd, info)
 	s.carrier = &mapped{slots: slots, id: id}
 	return err
-}
-
-// tierOf returns the tier of an attachment with these features.
-func tierOf(features uint32) Tier {
-	switch {
-	case features&abi.FeatureNative != 0:
-		return TierNative
-	case features&abi.FeatureTracing != 0:
-		return TierTracing
-	}
-	return TierHandle
 }
 
 func ownCgroup() string {

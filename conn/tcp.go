@@ -135,6 +135,20 @@ func (c *TCPConn) record(opt int) (md cmsg.Metadata, err error) {
 	return q.md, nil
 }
 
+// Bare returns a TCPConn that asks for c's metadata alone. c has opted in before, by its
+// listener or by Prepare, and is used by itself as before. Else the error of each call is
+// ErrNotSupported.
+func Bare(c *net.TCPConn) *TCPConn {
+	if c == nil {
+		return &TCPConn{}
+	}
+	t := &TCPConn{tcpConn: *c, tcp: c}
+	if t.sock.raw, t.sock.err = c.SyscallConn(); t.sock.err == nil {
+		t.sock.err = t.sock.findInstance()
+	}
+	return t
+}
+
 // SetMetadata gives all that the connection sends from now on metadata, which the
 // programs on its way through this host read (bpf/include/sockmeta_tx.h): every
 // packet, retransmitted ones, those without payload and those that wait in the

@@ -18,15 +18,22 @@ const maxWrappers = 16
 // Its cost is that of a few type checks, and of reflection where structs are
 // looked into: do it once a connection.
 func FromConn(c net.Conn) (*TCPConn, bool) {
+	t, ok := lowest(c).(*TCPConn)
+	return t, ok && t != nil
+}
+
+// lowest returns the TCPConn or net.TCPConn below c, nil if there is none.
+func lowest(c net.Conn) net.Conn {
 	for range maxWrappers {
-		if t, ok := c.(*TCPConn); ok {
-			return t, t != nil
+		switch c.(type) {
+		case *TCPConn, *net.TCPConn:
+			return c
 		}
 		if c = below(c); c == nil {
 			break
 		}
 	}
-	return nil, false
+	return nil
 }
 
 // below returns the connection that c wraps, nil where none is to be found.

@@ -34,13 +34,19 @@ type ListenConfig struct {
 	// Empty: a process maps what it attached itself.
 	ReceiveMap string
 
+	// PlainConns has Listen return a *net.TCPListener, whose connections are
+	// *net.TCPConn: for servers that look for that type. MetadataOf and
+	// OpeningMetadataOf ask for their metadata.
+	PlainConns bool
+
 	// GRO lets the kernel merge the datagrams that UDP sockets receive, see
 	// UDPConn.SetGRO. Where it cannot, they come one by one, as they do without.
 	GRO Segments
 }
 
 // Listen is net.ListenConfig.Listen. For TCP networks the listener is a
-// *TCPListener; others have no metadata and are those of package net.
+// *TCPListener, or a *net.TCPListener with PlainConns; others have no metadata and are
+// those of package net.
 func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	plain := lc.prepared()
 	plain.SetMultipathTCP(false)
@@ -53,6 +59,9 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 		return keepListening(l, l.Addr(), lc.Require, noMetadata(network))
 	}
 	w := conn.NewTCPListener(t)
+	if lc.PlainConns {
+		return keepListening[net.Listener](t, t.Addr(), lc.Require, missing(w))
+	}
 	return keepListening[net.Listener](w, w.Addr(), lc.Require, missing(w))
 }
 
@@ -86,14 +95,16 @@ func (lc *ListenConfig) ListenUDP(ctx context.Context, network string, laddr net
 	return p.(*UDPConn), nil
 }
 
-// ListenTCP is Listen for the networks tcp, tcp4 and tcp6. The zero laddr is any
-// address and a port that is free.
+// ListenTCP is Listen for the networks tcp, tcp4 and tcp6, whatever PlainConns says. The
+// zero laddr is any address and a port that is free.
 func (lc *ListenConfig) ListenTCP(ctx context.Context, network string, laddr netip.AddrPort) (*TCPListener, error) {
 	address, err := listenAddress("tcp", network, laddr)
 	if err != nil {
 		return nil, err
 	}
-	l, err := lc.Listen(ctx, network, address)
+	wrapped := *lc
+	wrapped.PlainConns = false
+	l, err := wrapped.Listen(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
