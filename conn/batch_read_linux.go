@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 )
 
 // batchState is what batches need of a connection.
@@ -75,13 +76,24 @@ func (ms batch) receive(own int) *mmsg {
 	return m
 }
 
-// locate finds the records of what was read, before the first is fetched.
+// locate finds the records of what was read, before the first is fetched. Messages of the
+// error queue have none: no program of the socket's has seen them come, and their senders
+// can make up times.
 func (c *UDPConn) locate(m *mmsg, n int) {
+	last := -1
 	for i := range n {
-		m.arrivals[i] = c.carrier.locate(m.got(i), int(m.hdrs[i].hdr.Flags))
+		flags := int(m.hdrs[i].hdr.Flags)
+		if flags&unix.MSG_ERRQUEUE != 0 {
+			m.arrivals[i] = arrival{}
+			continue
+		}
+		m.arrivals[i] = c.carrier.locate(m.got(i), flags)
+		last = i
 	}
 	c.carrier.prefetch(m.arrivals[:n])
-	c.carrier.remember(&m.arrivals[n-1])
+	if last >= 0 {
+		c.carrier.remember(&m.arrivals[last])
+	}
 }
 
 // takePlain fills in message i as ReadBatch does.

@@ -146,6 +146,51 @@ func TestTruthTCPFirstMove(t *testing.T) {
 	}
 }
 
+// TestTruthTCPNothingRead reads the end of a stream that has no byte.
+func TestTruthTCPNothingRead(t *testing.T) {
+	p := testutil.Pair(t)
+	testutil.EnterCgroup(t)
+	lab := &tcpLab{p, t}
+	l := lab.listen(sockmeta.ListenConfig{})
+	var client net.Conn
+	must(t, p.Client.Do(func() (err error) {
+		client, err = net.Dial("tcp", net.JoinHostPort(p.ServerAddr4.String(), strconv.Itoa(tcpPort)))
+		return err
+	}))
+	defer client.Close()
+	c := lab.accept(l)
+	must(t, client.(*net.TCPConn).CloseWrite())
+	if n, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatal(n, err)
+	}
+	must1(t)(c.Write([]byte("answer")))
+	must1(t)(client.Read(make([]byte, 10)))
+	// The acknowledgement of that.
+	for deadline := time.Now().Add(udpPatience); ; time.Sleep(time.Millisecond) {
+		info, err := tcpInfo(c)
+		must(t, err)
+		if info.Unacked == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the answer is not acknowledged")
+		}
+	}
+	if md, err := c.Metadata(); !errors.Is(err, sockmeta.ErrNoMetadata) {
+		t.Errorf("%v, %v, want ErrNoMetadata", &md, err)
+	}
+}
+
+// tcpInfo asks for the connection's state.
+func tcpInfo(c *sockmeta.TCPConn) (info *unix.TCPInfo, err error) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	cerr := rc.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+	return info, errors.Join(err, cerr)
+}
+
 // TestTruthTCPManyWaiting has more connections wait with more than the ring holds than
 // a host often has.
 func TestTruthTCPManyWaiting(t *testing.T) {

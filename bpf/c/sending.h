@@ -40,12 +40,18 @@ static __always_inline void count_earlier_trains(struct sockmeta_flights *f,
 static __always_inline void count_trains(struct sockmeta_flights *f, struct __sk_buff *ctx,
 					 const struct bpf_sock *sk)
 {
-	__u64 trains = *(volatile __u64 *)&f->trains;
+	__u64 trains;
 
-	if (ctx->gso_size)
+	if (ctx->gso_size) {
 		__sync_fetch_and_add(&f->trains, 1);
-	else if (trains && !is_sending(sk, truesize_of(ctx)))
-		/* one that comes meanwhile counts */
+		return;
+	}
+	if (!*(volatile __u64 *)&f->trains)
+		return;
+	/* a barrier: one that is counted by now is under way, or has been */
+	trains = __sync_fetch_and_add(&f->trains, 0);
+	/* one that comes meanwhile counts */
+	if (!is_sending(sk, truesize_of(ctx)))
 		__sync_val_compare_and_swap(&f->trains, trains, 0);
 }
 

@@ -124,7 +124,8 @@ static __always_inline void forget_read(struct sockmeta_tcp *tcp, __u32 read)
 	old = load(tcp->lost);
 	if (old && !is_needed(old >> 32, read))
 		__sync_val_compare_and_swap(&tcp->lost, old, 0);
-	if (!tcp->has_read && tcp->established && read - 1 != tcp->unread)
+	/* further on than by a FIN alone */
+	if (!tcp->has_read && tcp->established && read - 1 - tcp->unread > 1)
 		tcp->has_read = 1;
 }
 

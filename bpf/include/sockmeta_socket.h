@@ -169,7 +169,8 @@ static inline int sockmeta_socket_slot(int fd, __u64 handle, struct sockmeta_rec
  * times of its own finds the datagram's in rec->tstamp, as the one of SCM_TIMESTAMPING
  * is the handle.
  *
- * Return: 0, or -1 and errno: ENODATA where the datagram has no record, EOVERFLOW
+ * Return: 0, or -1 and errno: ENODATA where the datagram has no record, or
+ * is a message of the error queue, EOVERFLOW
  * where newer packets took the record's place, EMSGSIZE where msg_control had no room.
  */
 static inline int sockmeta_socket_record(int fd, struct msghdr *msg, struct sockmeta_record *rec)
@@ -177,6 +178,11 @@ static inline int sockmeta_socket_record(int fd, struct msghdr *msg, struct sock
 	__u64 handle = 0;
 	struct cmsghdr *c;
 
+	/* no program of the socket's has seen it come */
+	if (msg->msg_flags & MSG_ERRQUEUE) {
+		errno = ENODATA;
+		return -1;
+	}
 	for (c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
 		if (c->cmsg_level == SOL_BPF && c->cmsg_type == SOCKMETA_SCM_RECORD)
 			return sockmeta_copy_record(CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0), rec);

@@ -37,7 +37,7 @@ var justifiedSkips = []struct {
 	},
 	{
 		regexp.MustCompile(`\+native$`),
-		regexp.MustCompile(`^tests Test(Grant|UDPAllocsOverrun|UDPMessageOfNothing|TracingSupport|TruthSlots(ShortRings|Overlap)|TruthForgedBefore)$`),
+		regexp.MustCompile(`^tests Test(Grant|UDPAllocsOverrun|UDPMessageOfNothing|TracingSupport|TruthSlots(ShortRings|Overlap)|TruthForgedBefore|TruthErrorQueue)$`),
 		"they are about the handle tier",
 	},
 	{
