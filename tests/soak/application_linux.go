@@ -146,7 +146,9 @@ func (s *soaking) live(app *application, host *netlab.Namespace, alone bool, rng
 // AttachLocal is an application's: it attaches by itself, and lets through what it
 // sends to itself. The attachment stays as long as the process.
 func (w *Worker) AttachLocal(_ bool, supported *bool) (err error) {
-	w.attachment, err = bpf.Attach(bpf.Options{Policy: &bpf.Policy{LocalKeys: []uint8{uint8(testprog.KeyID)}}})
+	policy := bpf.DefaultPolicy()
+	policy.LocalKeys = []uint8{uint8(testprog.KeyID)}
+	w.attachment, err = bpf.Attach(bpf.Options{Policy: &policy})
 	if err != nil {
 		return err
 	}
