@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -143,7 +144,14 @@ func (p *tcpPeer) send(s handSegment) uint32 {
 	} else {
 		binary.BigEndian.PutUint16(frame[12:], unix.ETH_P_IPV6)
 	}
-	must1(p.t)(unix.Write(p.fd, slices.Concat(frame, p.ipHeader(len(tcp)), tcp)))
+	frame = slices.Concat(frame, p.ipHeader(len(tcp)), tcp)
+	_, err := unix.Write(p.fd, frame)
+	// The other end does not keep up, and the frame was dropped.
+	for tries := 0; err == unix.ENOBUFS && tries < 1000; tries++ {
+		time.Sleep(time.Millisecond)
+		_, err = unix.Write(p.fd, frame)
+	}
+	must(p.t, err)
 	return p.tag
 }
 
