@@ -8,6 +8,7 @@ import (
 	"os"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -78,9 +79,10 @@ func (a *Attachment) ended() bool {
 
 // linkInfo is what the kernel says of a link.
 type linkInfo struct {
-	typ    link.Type
-	id     link.ID
-	cgroup uint64 // that it attaches to, 0 when that is gone
+	typ     link.Type
+	id      link.ID
+	program ebpf.ProgramID
+	cgroup  uint64 // that it attaches to, 0 when that is gone
 }
 
 // askLink asks the kernel: the loader's errors hide the kernel's.
@@ -106,5 +108,5 @@ func askLink(l link.Link) (linkInfo, error) {
 	if _, err := bpfCall(unix.BPF_OBJ_GET_INFO_BY_FD, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); err != nil {
 		return linkInfo{}, fmt.Errorf("link info: %w", err)
 	}
-	return linkInfo{link.Type(info.typ), link.ID(info.id), info.cgroup}, nil
+	return linkInfo{link.Type(info.typ), link.ID(info.id), ebpf.ProgramID(info.prog), info.cgroup}, nil
 }

@@ -157,14 +157,14 @@ func (a *Attachment) takeLinks(dir *os.File, ids *ebpf.Map) error {
 			return fmt.Errorf("link %d: %w", id, err)
 		}
 		a.links = append(a.links, l)
-		info, err := l.Info()
+		info, err := askLink(l)
 		if err != nil {
 			return fmt.Errorf("link %d: %w", id, err)
 		}
-		if cg := info.Cgroup(); cg != nil && cg.CgroupId != cgroup {
+		if info.typ == link.CgroupType && info.cgroup != cgroup {
 			return errNothingToJoin
 		}
-		if err := a.takeMaps(info.Program); err != nil {
+		if err := a.takeMaps(info.program); err != nil {
 			return err
 		}
 	}

@@ -136,11 +136,15 @@ func monotonic() uint64 {
 // randomKeys returns the keys of slots.h.
 func randomKeys() (keys [4]uint64) {
 	for i := range keys {
-		var b [8]byte
-		rand.Read(b[:])
-		keys[i] = binary.NativeEndian.Uint64(b[:])
+		keys[i] = random64()
 	}
 	return keys
+}
+
+func random64() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return binary.NativeEndian.Uint64(b[:])
 }
 
 // publish makes the maps what applications find: the instance says who it is,
@@ -155,15 +159,13 @@ func (p *programs) publish(slotsPerCPU int, opts Options) error {
 	if !ok {
 		return errors.New("receive map has no id")
 	}
-	var random [8]byte
-	rand.Read(random[:])
 
 	firstLocal := monotonic() / 2
 	inst := abi.Instance{
 		Info: Info{
 			ABI:         abi.ABI,
 			SlotsPerCPU: uint32(slotsPerCPU),
-			Instance:    binary.NativeEndian.Uint64(random[:]),
+			Instance:    random64(),
 			RxMapID:     uint32(id),
 			Slots:       rx.MaxEntries(),
 		},

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -56,8 +55,7 @@ func newForger(p *netlab.Pair) (_ *forger, _ *sockmeta.UDPConn, err error) {
 		if err := unix.SetsockoptIPMreqn(f.fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, mreq); err != nil {
 			return err
 		}
-		v := [2]uint32{unix.CLOCK_REALTIME, 0}
-		return unix.SetsockoptString(f.fd, unix.SOL_SOCKET, unix.SO_TXTIME, string(unsafe.Slice((*byte)(unsafe.Pointer(&v)), 8)))
+		return setTxTime(f.fd, txTime{clock: unix.CLOCK_REALTIME})
 	})
 	if err != nil {
 		return nil, nil, err

@@ -8,7 +8,6 @@ import (
 	"net"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -78,10 +77,8 @@ func sendUnreachable(link string, local, remote [16]byte, port int, at uint64) e
 		return err
 	}
 	defer unix.Close(fd)
-	// struct sock_txtime
-	txtime := struct{ clock, flags int32 }{clock: unix.CLOCK_REALTIME}
-	if _, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_TXTIME, uintptr(unsafe.Pointer(&txtime)), unsafe.Sizeof(txtime), 0); errno != 0 {
-		return errno
+	if err := setTxTime(fd, txTime{clock: unix.CLOCK_REALTIME}); err != nil {
+		return err
 	}
 	for option, value := range map[int]int{unix.IPV6_MULTICAST_IF: dev.Index, unix.IPV6_MULTICAST_LOOP: 1} {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, option, value); err != nil {

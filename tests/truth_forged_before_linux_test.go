@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -127,12 +126,7 @@ func newForeseer(t *testing.T, ns *netlab.Namespace, dev string, slots uint32) *
 	must(t, err)
 	must(t, bpf.EnableSocket(f.own, 0))
 	must(t, unix.SetsockoptInt(f.own, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_SOFTWARE))
-	// struct sock_txtime
-	txtime := struct{ clock, flags int32 }{clock: unix.CLOCK_REALTIME}
-	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(f.forging), unix.SOL_SOCKET, unix.SO_TXTIME, uintptr(unsafe.Pointer(&txtime)), unsafe.Sizeof(txtime), 0)
-	if errno != 0 {
-		t.Fatal(errno)
-	}
+	must(t, setTxTime(f.forging, txTime{clock: unix.CLOCK_REALTIME}))
 	return f
 }
 

@@ -210,8 +210,7 @@ func newForgerSocket(o forgerOrders, to netip.AddrPort, clock uint32, opted bool
 			return nil, err
 		}
 	}
-	v := [2]uint32{clock, 0}
-	return s, unix.SetsockoptString(s.fd, unix.SOL_SOCKET, unix.SO_TXTIME, string(unsafe.Slice((*byte)(unsafe.Pointer(&v)), 8)))
+	return s, setTxTime(s.fd, txTime{clock: int32(clock)})
 }
 
 // sendAll sends a datagram with each time, alone and with a record in a raw control
@@ -243,8 +242,7 @@ func sendRaw(o forgerOrders, to netip.AddrPort) error {
 		return err
 	}
 	defer unix.Close(fd)
-	v := [2]uint32{unix.CLOCK_MONOTONIC, 0}
-	if err := unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_TXTIME, string(unsafe.Slice((*byte)(unsafe.Pointer(&v)), 8))); err != nil {
+	if err := sendByTime(fd); err != nil {
 		return err
 	}
 	ethertype := binary.NativeEndian.Uint16([]byte{unix.ETH_P_IP >> 8, unix.ETH_P_IP & 0xff})

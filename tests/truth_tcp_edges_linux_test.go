@@ -167,8 +167,11 @@ func TestTruthTCPNothingRead(t *testing.T) {
 	must1(t)(client.Read(make([]byte, 10)))
 	// The acknowledgement of that.
 	for deadline := time.Now().Add(udpPatience); ; time.Sleep(time.Millisecond) {
-		info, err := tcpInfo(c)
-		must(t, err)
+		var info *unix.TCPInfo
+		withFD(t, c, func(fd int) (err error) {
+			info, err = unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			return err
+		})
 		if info.Unacked == 0 {
 			break
 		}
@@ -179,16 +182,6 @@ func TestTruthTCPNothingRead(t *testing.T) {
 	if md, err := c.Metadata(); !errors.Is(err, sockmeta.ErrNoMetadata) {
 		t.Errorf("%v, %v, want ErrNoMetadata", &md, err)
 	}
-}
-
-// tcpInfo asks for the connection's state.
-func tcpInfo(c *sockmeta.TCPConn) (info *unix.TCPInfo, err error) {
-	rc, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	cerr := rc.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
-	return info, errors.Join(err, cerr)
 }
 
 // TestTruthTCPManyWaiting has more connections wait with more than the ring holds than
